@@ -1,0 +1,242 @@
+//! What goes into the supervisor and what comes out of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::health::Report;
+use crate::name::{Digest, PluginId, PluginName, RunId, VersionNumber};
+use crate::outcome::{CancelReason, Ended, Outcome, SkipReason};
+use crate::time::Timestamp;
+
+/// Something that happened. All of it comes from the shell, with the time it is told at.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The plugin's artifact was found and is being verified and compiled.
+    Loading {
+        /// Whose artifact.
+        plugin: PluginId,
+    },
+    /// A version is ready to run.
+    Loaded {
+        /// Whose version.
+        plugin: PluginId,
+        /// What was learnt of it.
+        version: Arc<LoadedVersion>,
+    },
+    /// The plugin cannot run: its entry, its file or its code is no good. It stands in the report with `reason`.
+    Refused {
+        /// Which plugin.
+        plugin: PluginId,
+        /// One line that names cause and remedy.
+        reason: String,
+    },
+    /// The first slice of the first attempt begins. Left out where the attempt ended within its first poll:
+    /// [`Event::Ended`] then says it all.
+    Started {
+        /// Which run.
+        run: RunId,
+    },
+    /// An attempt is over, whoever ended it.
+    Ended {
+        /// Which run.
+        run: RunId,
+        /// How.
+        ended: Ended,
+    },
+    /// The guest said how it is, inside a run.
+    Reported {
+        /// Which run.
+        run: RunId,
+        /// What it said; bounded by the shell.
+        report: Report,
+    },
+    /// The guest said that it moves on.
+    Progressed {
+        /// Which run.
+        run: RunId,
+    },
+    /// The author's own health check returned, or failed to.
+    Checked {
+        /// Whose check.
+        plugin: PluginId,
+        /// What it said, or why it said nothing (trapped, timed out).
+        result: Result<Report, String>,
+    },
+    /// A manual start.
+    Triggered {
+        /// Which plugin.
+        plugin: PluginId,
+        /// What to hand to the guest.
+        payload: Payload,
+    },
+    /// A run that the supervisor started waits for memory or a slot before its first slice (`true`), or no longer does.
+    Starving {
+        /// Which run.
+        run: RunId,
+        /// Memory or slots; none when it got what it waited for.
+        of: Option<Starved>,
+    },
+    /// SIGTERM came: start nothing more, ask all runs to end.
+    Drain,
+}
+
+/// What a run lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Starved {
+    /// The host's `limits.memory` is spent. `held_by` names the largest holders: "A (512Mi), B (128Mi)".
+    Memory {
+        /// For a person.
+        held_by: String,
+    },
+    /// `limits.maxConcurrentRuns` is reached.
+    Slots,
+}
+
+/// What the supervisor knows of a version that can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedVersion {
+    /// The artifact.
+    pub digest: Digest,
+    /// The version that the author gave it, if any.
+    pub author_version: Option<String>,
+    /// Whether it exports a health check of its own.
+    pub has_check: bool,
+}
+
+/// What a trigger hands to a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Payload {
+    /// The bytes; empty if there is nothing.
+    pub bytes: Arc<[u8]>,
+    /// Their media type, if known.
+    pub content_type: Option<Arc<str>>,
+}
+
+/// What causes a run: the same words as in the WIT contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TriggerKind {
+    /// An interval.
+    Every,
+    /// Once per artifact.
+    Once,
+    /// All the time.
+    Continuous,
+    /// By hand.
+    Manual,
+}
+
+/// Something the shell has to do. The order of the actions of one step is the order to do them in.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Run an attempt. The shell answers with [`Event::Ended`], exactly once, whatever happens.
+    Start(Start),
+    /// Tell the guest that it should end (`is-cancelled` turns true). The shell does nothing more.
+    Ask {
+        /// Which run.
+        run: RunId,
+    },
+    /// End the attempt now, wherever it is; its [`Event::Ended`] carries `outcome`, unless it ended by itself before.
+    Kill {
+        /// Which run.
+        run: RunId,
+        /// What to report: a passed deadline or a cancellation.
+        outcome: Outcome,
+        /// For a person.
+        reason: String,
+    },
+    /// Call the author's health check, with its own small budget. The shell answers with [`Event::Checked`], exactly once.
+    Check {
+        /// Whose.
+        plugin: PluginId,
+        /// How long it may take.
+        timeout: Duration,
+    },
+    /// Something to log: every transition and every record passes here, once.
+    Note(Note),
+}
+
+/// One attempt to run.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The run; its attempts share it.
+    pub run: RunId,
+    /// Whose.
+    pub plugin: PluginId,
+    /// Which version executes it.
+    pub version: VersionNumber,
+    /// That version's artifact.
+    pub digest: Digest,
+    /// From 1.
+    pub attempt: u32,
+    /// What caused the run.
+    pub trigger: TriggerKind,
+    /// When the run was due.
+    pub due: Timestamp,
+    /// The same moment on the clock that never jumps, for lateness.
+    pub due_mono: crate::time::Mono,
+    /// Whether it makes up for a missed start.
+    pub made_up: bool,
+    /// What is left of the time for this attempt, counted from its first slice; none without a deadline. For the guest's
+    /// information: it is the supervisor that ends the attempt.
+    pub time_left: Option<Duration>,
+    /// What the trigger carried along.
+    pub payload: Payload,
+}
+
+/// Something that an operator may want to read in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Note {
+    /// One attempt is over: the event of STYLE rule 15, the same fields each time.
+    AttemptEnded {
+        /// Whose.
+        plugin: PluginName,
+        /// Which version.
+        version: VersionNumber,
+        /// Which run.
+        run: RunId,
+        /// Which attempt, and of how many; none for `continuous`.
+        attempt: u32,
+        /// `backoffLimit` + 1; none where it does not apply.
+        attempts: Option<u32>,
+        /// How it ended.
+        ended: Ended,
+        /// When the next attempt is, if there is one.
+        retry_at: Option<Timestamp>,
+    },
+    /// A start did not happen.
+    Skipped {
+        /// Whose.
+        plugin: PluginName,
+        /// When it was due.
+        due: Timestamp,
+        /// Why.
+        reason: SkipReason,
+    },
+    /// A plugin's state, status or description changed.
+    Changed {
+        /// Whose.
+        plugin: PluginName,
+        /// From which state and status.
+        from: (crate::health::State, crate::health::Status),
+        /// To which.
+        to: (crate::health::State, crate::health::Status),
+        /// Why.
+        description: String,
+    },
+    /// A start by hand was refused, since too many wait already.
+    TriggerRefused {
+        /// Whose.
+        plugin: PluginName,
+        /// How many wait.
+        waiting: usize,
+    },
+    /// A run was told to end.
+    Cancelling {
+        /// Whose.
+        plugin: PluginName,
+        /// Which run.
+        run: RunId,
+        /// Why.
+        reason: CancelReason,
+    },
+}

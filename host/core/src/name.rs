@@ -1,0 +1,93 @@
+//! Identities: a plugin's name, and the small numbers that stand for plugins and runs inside the host.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A plugin's name: a DNS-1123 label of at most 63 characters, and not `windlass`, which is the host's own entry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PluginName(Arc<str>);
+
+/// The name of the host's own entry in every report.
+pub const HOST_ENTRY: &str = "windlass";
+
+/// Why a text is no plugin name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is no plugin name: {why}")]
+pub struct BadName {
+    name: String,
+    why: &'static str,
+}
+
+impl PluginName {
+    /// Takes `name` if it is a DNS-1123 label (a-z, 0-9, `-` inside; 1 to 63 characters) and not the host's own.
+    pub fn new(name: &str) -> Result<PluginName, BadName> {
+        let why = |why| BadName { name: name.chars().take(80).collect(), why };
+        if name == HOST_ENTRY {
+            return Err(why("this name is the host's own entry in the health report"));
+        }
+        if name.is_empty() || name.len() > 63 {
+            return Err(why("it must have 1 to 63 characters"));
+        }
+        let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        if !name.bytes().all(inner) {
+            return Err(why("only a-z, 0-9 and `-` may stand in it, as in a Kubernetes name"));
+        }
+        if name.starts_with('-') || name.ends_with('-') {
+            return Err(why("it must begin and end with a letter or digit"));
+        }
+        Ok(PluginName(Arc::from(name)))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PluginName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for PluginName {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
+}
+
+/// Stands for one plugin for as long as the host runs; never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PluginId(pub u32);
+
+/// Stands for one run, all its attempts included; never used again while the host runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u64);
+
+/// A version of a plugin, numbered upwards from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct VersionNumber(pub u32);
+
+/// The SHA-256 of an artifact's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The first twelve hexadecimal digits, for tables and log lines.
+    pub fn short(&self) -> String {
+        self.to_string().chars().skip("sha256:".len()).take(12).collect()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
