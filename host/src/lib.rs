@@ -1,1 +1,9 @@
-//! x
+//! The windlass host as a library, so that the binary, the integration tests and the benchmarks run the same code.
+//!
+//! `ARCHITECTURE.md` says which room holds what, and what it must never do.
+
+pub mod cli;
+pub mod health;
+pub mod telemetry;
+
+pub use windlass_core as core;

@@ -98,7 +98,16 @@ impl Outcome {
 
     /// Every word that [`Outcome::name`] can say.
     pub const NAMES: [&'static str; 10] = [
-        "Succeeded", "Failed", "Trapped", "OutOfFuel", "OutOfCpu", "DeadlineExceeded", "OutOfMemory", "Denied", "Cancelled", "Lost",
+        "Succeeded",
+        "Failed",
+        "Trapped",
+        "OutOfFuel",
+        "OutOfCpu",
+        "DeadlineExceeded",
+        "OutOfMemory",
+        "Denied",
+        "Cancelled",
+        "Lost",
     ];
 
     /// The word with its detail, such as `Cancelled(HostShutdown)` or `DeadlineExceeded(Starved)`.

@@ -1,0 +1,1 @@
+//! The health port: rendering, server thread, beats, signals.
