@@ -2,8 +2,12 @@
 //!
 //! `ARCHITECTURE.md` says which room holds what, and what it must never do.
 
+pub mod artifact;
 pub mod cli;
+pub mod guest;
 pub mod health;
+pub mod lanes;
 pub mod telemetry;
+pub mod text;
 
 pub use windlass_core as core;

@@ -1,0 +1,76 @@
+//! The driver's inbox: what anyone may send, and the one place where the driver sleeps.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::core::config::Plugin;
+use crate::core::event::{Event, LoadedVersion};
+use crate::core::name::PluginId;
+use crate::guest::Prepared;
+
+/// Something for the driver.
+pub enum Message {
+    /// For the supervisor.
+    Event(Event),
+    /// A version is compiled and linked.
+    Prepared {
+        /// Whose.
+        plugin: PluginId,
+        /// The plugin's configuration, its manifest included.
+        config: Arc<Plugin>,
+        /// What the supervisor needs to know of the version.
+        version: Arc<LoadedVersion>,
+        /// The code.
+        prepared: Arc<Prepared>,
+    },
+    /// SIGTERM or SIGINT came.
+    Shutdown,
+}
+
+/// Bounded by what sends: an end per run in progress, a report a second per run, a few signals, and manual triggers, which the
+/// supervisor bounds per plugin. Never blocks a sender for longer than a push takes.
+#[derive(Default)]
+pub struct Inbox {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Message>,
+    is_asleep: bool,
+}
+
+impl Inbox {
+    /// An empty inbox.
+    pub fn new() -> Arc<Inbox> {
+        Arc::new(Inbox::default())
+    }
+
+    /// Leaves a message, and wakes the driver if it sleeps.
+    pub fn send(&self, message: Message) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.messages.push_back(message);
+        if std::mem::take(&mut queue.is_asleep) {
+            drop(queue);
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Takes all messages into `batch`, which must be empty; sleeps for at most `patience` (none: for ever) if there are none.
+    pub(super) fn take(&self, batch: &mut VecDeque<Message>, patience: Option<Duration>) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.messages.is_empty() && patience != Some(Duration::ZERO) {
+            queue.is_asleep = true;
+            queue = match patience {
+                None => self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(patience) => {
+                    self.arrived.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            queue.is_asleep = false;
+        }
+        std::mem::swap(&mut queue.messages, batch);
+    }
+}

@@ -1,0 +1,445 @@
+//! The driver: the one loop between the supervisor, which decides, and the lanes, which act.
+//!
+//! It owns both, sleeps until a message or the supervisor's next wake-up, and decides nothing itself: it hands in what happened
+//! with the time, does the actions that come out, and swaps in what health says now.
+
+mod inbox;
+mod run;
+mod waiting;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::core::config::Plugin;
+use crate::core::event::{Action, Event, Start, Starved};
+use crate::core::name::{PluginId, RunId};
+use crate::core::outcome::{CancelReason, Ended, Outcome, Usage};
+use crate::core::supervisor::Supervisor;
+use crate::core::time::{Mono, Now, Timestamp};
+use crate::guest::{self, Executable, Grants, Invocation, Lack, Ledger, Prepared, Probe, Reservation, Toolbox};
+use crate::health::Board;
+use crate::lanes::{Group, Lanes, TaskHandle};
+use crate::telemetry;
+
+pub use inbox::{Inbox, Message};
+use run::{CheckWatcher, RunListener, RunWatcher};
+use waiting::{Waiting, WaitingRoom, What};
+
+/// How old what health says may be while something changes: a bound on work, not on truth.
+const PUBLISH_EVERY: Duration = Duration::from_millis(50);
+
+/// How often those that wait for memory are looked at, besides at each end of a run: memory comes back a little later than the end.
+const ADMIT_EVERY: Duration = Duration::from_millis(20);
+
+/// CPU time that an author's health check may take.
+const CHECK_CPU: Duration = Duration::from_secs(1);
+
+/// The host's clock: monotonic from its own start, and the wall clock beside it.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    epoch: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Clock {
+        Clock { epoch: Instant::now() }
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Now {
+        Now { mono: Mono::from_start(self.epoch.elapsed()), wall: Timestamp::now() }
+    }
+}
+
+/// What the driver works with.
+pub struct Parts {
+    /// Decides. Already knows all plugins.
+    pub supervisor: Supervisor,
+    /// Where runs are executed.
+    pub lanes: Lanes,
+    /// What runs are made with.
+    pub toolbox: Arc<Toolbox>,
+    /// The guests' memory and places.
+    pub ledger: Arc<Ledger>,
+    /// Where health is told.
+    pub board: Arc<Board>,
+    /// Where messages come from.
+    pub inbox: Arc<Inbox>,
+    /// The clock that the supervisor was started with.
+    pub clock: Clock,
+}
+
+/// A plugin as the driver knows it.
+struct Slot {
+    config: Arc<Plugin>,
+    group: Group,
+    /// Of the newest version. An older one stays for as long as its runs hold on to it.
+    executable: Arc<Executable>,
+}
+
+struct Running {
+    probe: Arc<Probe>,
+    task: TaskHandle,
+}
+
+/// See the module.
+struct Driver {
+    supervisor: Supervisor,
+    lanes: Lanes,
+    toolbox: Arc<Toolbox>,
+    ledger: Arc<Ledger>,
+    board: Arc<Board>,
+    inbox: Arc<Inbox>,
+    clock: Clock,
+    slots: HashMap<PluginId, Slot>,
+    running: HashMap<RunId, Running>,
+    waiting: WaitingRoom,
+    /// Health checks in progress, and when each is out of time.
+    checks: HashMap<PluginId, (Arc<Probe>, TaskHandle, Mono)>,
+    check_deadlines: BTreeMap<(Mono, PluginId), ()>,
+    draining: bool,
+    published: Option<Mono>,
+    dirty: bool,
+}
+
+/// Runs until a shutdown is drained. Call it on a thread of its own.
+///
+/// # Errors
+/// Never for what a plugin does.
+pub fn run(parts: Parts) -> Result<()> {
+    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock } = parts;
+    let mut driver = Driver {
+        supervisor,
+        lanes,
+        toolbox,
+        ledger,
+        board,
+        inbox,
+        clock,
+        slots: HashMap::new(),
+        running: HashMap::new(),
+        waiting: WaitingRoom::default(),
+        checks: HashMap::new(),
+        check_deadlines: BTreeMap::new(),
+        draining: false,
+        published: None,
+        dirty: true,
+    };
+    driver.turn_until_drained()
+}
+
+/// Starts [`run`] on a thread named `scheduler`.
+///
+/// # Errors
+/// If the thread cannot be spawned.
+pub fn spawn(parts: Parts) -> Result<std::thread::JoinHandle<Result<()>>> {
+    std::thread::Builder::new()
+        .name("scheduler".to_owned())
+        .spawn(move || run(parts))
+        .context("starting the scheduler's thread")
+}
+
+impl Driver {
+    fn turn_until_drained(&mut self) -> Result<()> {
+        self.board.scheduler().register();
+        let mut batch = VecDeque::new();
+        let mut actions = Vec::new();
+        loop {
+            self.board.scheduler().stamp();
+            let now = self.clock.now();
+            for message in batch.drain(..) {
+                let event = match message {
+                    Message::Event(event) => event,
+                    Message::Prepared { plugin, config, version, prepared } => {
+                        self.install(plugin, config, prepared, now);
+                        Event::Loaded { plugin, version }
+                    }
+                    Message::Shutdown => {
+                        self.draining = true;
+                        Event::Drain
+                    }
+                };
+                self.note_end(&event);
+                self.supervisor.step(event, now, &mut actions);
+                self.dirty = true;
+            }
+            let due = self.supervisor.next_wakeup().is_some_and(|at| at <= now.mono);
+            if due {
+                self.supervisor.tick(now, &mut actions);
+                self.dirty = true;
+            }
+            for action in actions.drain(..) {
+                self.perform(action);
+            }
+            self.admit(now);
+            self.end_late_checks(now.mono);
+            self.publish(now);
+            if self.draining && self.supervisor.is_idle() && self.running.is_empty() {
+                return Ok(());
+            }
+            let patience = self.patience();
+            self.board.scheduler().sleeping(patience);
+            self.inbox.take(&mut batch, patience);
+        }
+    }
+
+    /// How long the driver may sleep; none for as long as nothing arrives.
+    fn patience(&self) -> Option<Duration> {
+        let publish = self.dirty.then(|| self.published.map_or(Mono::START, |at| at + PUBLISH_EVERY));
+        let check = self.check_deadlines.first_key_value().map(|((at, _), ())| *at);
+        let next = [self.supervisor.next_wakeup(), publish, check].into_iter().flatten().min();
+        let now = self.clock.now().mono;
+        let patience = next.map(|at| at.since(now));
+        match self.waiting.is_empty() {
+            true => patience,
+            false => Some(patience.map_or(ADMIT_EVERY, |patience| patience.min(ADMIT_EVERY))),
+        }
+    }
+
+    fn install(
+        &mut self,
+        plugin: PluginId,
+        config: Arc<Plugin>,
+        prepared: Arc<Prepared>,
+        now: Now,
+    ) {
+        let executable = Arc::new(Executable {
+            toolbox: self.toolbox.clone(),
+            prepared,
+            grants: Grants {
+                args: std::iter::once(config.name.to_string()).chain(config.args.iter().cloned()).collect(),
+                config: config.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+                memory_bytes: config.limits.memory_bytes,
+                fuel: config.limits.fuel,
+                log_bytes: config.limits.logs_bytes,
+            },
+        });
+        self.supervisor.reconfigure(plugin, config.clone(), now);
+        let group = match self.slots.remove(&plugin) {
+            Some(slot) if slot.config.limits.weight == config.limits.weight => slot.group,
+            _ => self.lanes.group(config.limits.weight),
+        };
+        self.slots.insert(plugin, Slot { config, group, executable });
+    }
+
+    /// Forgets what has ended, before the supervisor starts the next.
+    fn note_end(&mut self, event: &Event) {
+        match event {
+            Event::Ended { run, .. } => {
+                self.running.remove(run);
+            }
+            Event::Checked { plugin, .. } => {
+                if let Some((_, _, deadline)) = self.checks.remove(plugin) {
+                    self.check_deadlines.remove(&(deadline, *plugin));
+                }
+            }
+            Event::Loading { .. }
+            | Event::Loaded { .. }
+            | Event::Refused { .. }
+            | Event::Started { .. }
+            | Event::Reported { .. }
+            | Event::Progressed { .. }
+            | Event::Triggered { .. }
+            | Event::Starving { .. }
+            | Event::HostFault { .. }
+            | Event::Drain => {}
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Start(start) => {
+                self.wait_with(start.plugin, What::Run { start: Box::new(start), told: false });
+            }
+            Action::Check { plugin, timeout } => self.wait_with(plugin, What::Check { plugin, timeout }),
+            Action::Ask { run } => {
+                if let Some(running) = self.running.get(&run) {
+                    running.probe.ask_to_end();
+                }
+            }
+            Action::Kill { run, outcome, reason } => {
+                if let Some(running) = self.running.get(&run) {
+                    running.probe.kill_as(outcome, reason);
+                    running.task.kill();
+                } else if self.waiting.remove(run) {
+                    self.ended_unstarted(run, outcome, reason);
+                }
+            }
+            Action::Note(note) => telemetry::note(&note),
+        }
+    }
+
+    /// Queues what is to run for memory and a place; it begins in [`Driver::admit`], at once where there is room.
+    fn wait_with(&mut self, plugin: PluginId, what: What) {
+        let ready = self.slots.get(&plugin).map(|slot| (slot.executable.clone(), slot.group.clone(), holder(&slot.config)));
+        match (ready, what) {
+            (Some((executable, group, holder)), what) => {
+                self.waiting.push(Waiting { what, executable, group, holder });
+            }
+            // The supervisor starts nothing of a plugin that has not been installed.
+            (None, What::Run { start, .. }) => {
+                self.ended_unstarted(start.run, Outcome::Lost, "it has no code".to_owned());
+            }
+            (None, What::Check { .. }) => {
+                let result = Err("it has no code".to_owned());
+                self.inbox.send(Message::Event(Event::Checked { plugin, result }));
+            }
+        }
+    }
+
+    fn ended_unstarted(&self, run: RunId, outcome: Outcome, reason: String) {
+        let ended = Ended { outcome, reason, refusals: Vec::new(), exit_code: None, usage: Usage::default() };
+        self.inbox.send(Message::Event(Event::Ended { run, ended }));
+    }
+
+    /// Lets in whoever waits and fits.
+    fn admit(&mut self, now: Now) {
+        /// How many who do not fit are looked past at a time.
+        const PATIENCE: usize = 64;
+        let mut index = 0;
+        while let Some(waiting) = self.waiting.get(index) {
+            let prepared = &waiting.executable.prepared;
+            match self.ledger.admit(&waiting.holder, prepared.min_memory_bytes, prepared.memories) {
+                Ok(reservation) => {
+                    if let Some(waiting) = self.waiting.take(index) {
+                        self.launch(waiting, reservation, now);
+                    }
+                }
+                Err(lack) => {
+                    self.tell_starving(index, lack);
+                    index += 1;
+                    // No place for one is no place for all; memory may do for a smaller one further back.
+                    if lack == Lack::Slots || index > PATIENCE {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell_starving(&mut self, index: usize, lack: Lack) {
+        let Some(run) = self.waiting.tell(index) else { return };
+        let of = match lack {
+            Lack::Memory => Starved::Memory { held_by: self.ledger.largest_holders(3) },
+            Lack::Slots => Starved::Slots,
+        };
+        self.inbox.send(Message::Event(Event::Starving { run, of: Some(of) }));
+    }
+
+    fn launch(&mut self, waiting: Waiting, reservation: Reservation, now: Now) {
+        let Waiting { what, executable, group, holder: _ } = waiting;
+        match what {
+            What::Run { start, told } => {
+                if told {
+                    self.inbox.send(Message::Event(Event::Starving { run: start.run, of: None }));
+                }
+                self.launch_run(*start, executable, &group, reservation);
+            }
+            What::Check { plugin, timeout } => {
+                self.launch_check(plugin, now.mono + timeout, executable, &group, reservation);
+            }
+        }
+    }
+
+    fn launch_run(&mut self, start: Start, executable: Arc<Executable>, group: &Group, reservation: Reservation) {
+        let Some(slot) = self.slots.get(&start.plugin) else { return };
+        let Start { run, plugin: _, version, digest: _, attempt, trigger, due, due_mono, made_up, time_left, payload } = start;
+        let listener = Arc::new(RunListener {
+            inbox: self.inbox.clone(),
+            plugin: slot.config.name.clone(),
+            run,
+            attempt,
+            counts: true,
+        });
+        let probe = Probe::new(listener, executable.grants.fuel, executable.grants.log_bytes);
+        let watcher = Arc::new(RunWatcher {
+            inbox: self.inbox.clone(),
+            board: self.board.clone(),
+            probe: probe.clone(),
+            run,
+            due: (attempt == 1).then_some(due_mono),
+            epoch: self.clock.epoch,
+        });
+        let invocation = Invocation {
+            run: run.0.to_string(),
+            plugin: slot.config.name.to_string(),
+            version: version.0,
+            attempt,
+            trigger,
+            due_ms: u64::try_from(due.as_millisecond()).unwrap_or(0),
+            made_up,
+            time_left,
+            payload: payload.bytes,
+            content_type: payload.content_type,
+        };
+        let work = guest::attempt(executable, reservation, invocation, probe.clone());
+        let task = self.lanes.spawn(group, work, watcher, slot.config.limits.cpu);
+        self.running.insert(run, Running { probe, task });
+    }
+
+    fn launch_check(
+        &mut self,
+        plugin: PluginId,
+        deadline: Mono,
+        executable: Arc<Executable>,
+        group: &Group,
+        reservation: Reservation,
+    ) {
+        let Some(slot) = self.slots.get(&plugin) else { return };
+        let listener = Arc::new(RunListener {
+            inbox: self.inbox.clone(),
+            plugin: slot.config.name.clone(),
+            run: RunId(0),
+            attempt: 0,
+            counts: false,
+        });
+        let probe = Probe::new(listener, executable.grants.fuel, executable.grants.log_bytes);
+        let answer = Arc::new(Mutex::new(None));
+        let work = guest::check(executable, reservation, probe.clone(), answer.clone());
+        let watcher =
+            Arc::new(CheckWatcher { inbox: self.inbox.clone(), probe: probe.clone(), plugin, answer });
+        let task = self.lanes.spawn(group, work, watcher, Some(CHECK_CPU));
+        self.checks.insert(plugin, (probe, task, deadline));
+        self.check_deadlines.insert((deadline, plugin), ());
+    }
+
+    fn end_late_checks(&mut self, now: Mono) {
+        while let Some(entry) = self.check_deadlines.first_entry().filter(|entry| entry.key().0 <= now) {
+            let ((_, plugin), ()) = entry.remove_entry();
+            if let Some((probe, task, _)) = self.checks.get(&plugin) {
+                probe.kill_as(
+                    Outcome::DeadlineExceeded { starved: false },
+                    "the health check did not answer within checkTimeoutSeconds".to_owned(),
+                );
+                task.kill();
+            }
+        }
+    }
+
+    fn publish(&mut self, now: Now) {
+        let due = self.published.is_none_or(|at| now.mono.since(at) >= PUBLISH_EVERY);
+        if self.dirty && (due || self.draining) {
+            self.dirty = false;
+            self.published = Some(now.mono);
+            self.board.publish(self.supervisor.snapshot(now));
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Whatever is still there when the driver goes is ended with it; nobody is left to hear of it.
+        for running in self.running.values() {
+            running.probe.kill_as(Outcome::Cancelled(CancelReason::HostShutdown), String::new());
+            running.task.kill();
+        }
+    }
+}
+
+fn holder(config: &Plugin) -> Arc<str> {
+    Arc::from(config.name.as_str())
+}
