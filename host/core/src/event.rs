@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::health::Report;
 use crate::name::{Digest, PluginId, PluginName, RunId, VersionNumber};
-use crate::outcome::{CancelReason, Ended, Outcome, SkipReason};
+use crate::outcome::{CancelReason, Ended, Outcome, SkipReason, Usage};
 use crate::time::Timestamp;
 
 /// Something that happened. All of it comes from the shell, with the time it is told at.
@@ -75,6 +75,22 @@ pub enum Event {
         run: RunId,
         /// Memory or slots; none when it got what it waited for.
         of: Option<Starved>,
+    },
+    /// What a run has used up so far, told now and then while it goes on.
+    Sampled {
+        /// Which run.
+        run: RunId,
+        /// Since its attempt began; `memory_peak_bytes` so far.
+        usage: Usage,
+        /// What its memories hold now, in bytes.
+        memory_bytes: u64,
+    },
+    /// Something is wrong with the host that a restart would not heal, or (`None`) no longer is. Shown in the entry `windlass`.
+    HostFault {
+        /// Which fault; one of a kind at a time.
+        key: &'static str,
+        /// For a person.
+        problem: Option<String>,
     },
     /// SIGTERM came: start nothing more, ask all runs to end.
     Drain,

@@ -142,6 +142,10 @@ pub struct RunningView {
     pub started: Option<Timestamp>,
     /// When the next attempt begins, while it pauses between two.
     pub retry_at: Option<Timestamp>,
+    /// What this attempt has used up, as of about a second ago.
+    pub usage: Usage,
+    /// What its memories hold, likewise.
+    pub memory_bytes: u64,
 }
 
 /// A run that ended, with the last attempt's words.

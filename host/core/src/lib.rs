@@ -3,6 +3,7 @@
 //! Events and the present time go in, actions and the next wake-up come out. Nothing here reads a clock, does I/O, spawns
 //! a thread or knows that WebAssembly exists; a seeded simulation can drive years of schedule through it in a second.
 
+pub mod backoff;
 pub mod config;
 pub mod event;
 pub mod health;

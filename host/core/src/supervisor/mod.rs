@@ -1,0 +1,271 @@
+//! The supervisor: every plugin's life, as one state machine over many small ones.
+//!
+//! It owns what it decides on. The shell hands in events with the time, and does the actions that come out. No step looks at all
+//! plugins: a set holds the next wake-up of each, and a list those whose report changed.
+
+mod fold;
+mod plugin;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Plugin;
+use crate::event::{Action, Event};
+use crate::health::{HostView, PluginView, Snapshot, Status};
+use crate::name::{PluginId, PluginName, RunId};
+use crate::time::{Mono, Now, Timestamp};
+use plugin::{Context, Life, PluginState};
+
+/// How long runs that starved past their deadline are shown in the host's entry.
+const STARVED_SHOWN: Duration = Duration::from_secs(300);
+
+/// Decides what starts, what ends, and what health says. Owns everything it decides on.
+#[derive(Debug)]
+pub struct Supervisor {
+    plugins: Vec<PluginState>,
+    /// Whose run it is, for runs in progress.
+    runs: HashMap<RunId, PluginId>,
+    wakeups: BTreeSet<(Mono, PluginId)>,
+    shared: Shared,
+    faults: BTreeMap<&'static str, String>,
+    /// Runs whose deadline passed while they waited for a lane or memory: how many, and the last.
+    starved: Option<(u64, Now)>,
+    started: Timestamp,
+    drain: Duration,
+    /// The report, sorted by name, and who stands where.
+    views: Vec<Arc<PluginView>>,
+    order: BTreeMap<PluginName, PluginId>,
+    dirty: BTreeSet<PluginId>,
+    reordered: bool,
+}
+
+/// What the plugins' machines share.
+#[derive(Debug)]
+struct Shared {
+    random: fastrand::Rng,
+    next_run: u64,
+    draining: Option<Mono>,
+    loading: usize,
+    /// How many were ever added to be loaded, and how many of those began to be.
+    to_load: usize,
+    began_loading: usize,
+}
+
+impl Supervisor {
+    /// A supervisor without plugins. `seed` feeds the jitter of retries; `drain` is how long runs may go on after
+    /// [`Event::Drain`].
+    pub fn new(seed: u64, drain: Duration, now: Now) -> Supervisor {
+        Supervisor {
+            plugins: Vec::new(),
+            runs: HashMap::new(),
+            wakeups: BTreeSet::new(),
+            shared: Shared {
+                random: fastrand::Rng::with_seed(seed),
+                next_run: 1,
+                draining: None,
+                loading: 0,
+                to_load: 0,
+                began_loading: 0,
+            },
+            faults: BTreeMap::new(),
+            starved: None,
+            started: now.wall,
+            drain,
+            views: Vec::new(),
+            order: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            reordered: false,
+        }
+    }
+
+    /// Adds a plugin, in state `Loading`. A plugin of the same name that was there before is hidden from the report.
+    pub fn add(&mut self, config: Arc<Plugin>, now: Now) -> PluginId {
+        self.shared.loading += 1;
+        self.shared.to_load += 1;
+        self.insert(PluginState::new(config, Life::Loading { nth: None }, now))
+    }
+
+    /// Adds a plugin that can never run, with the reason: its entry is no good.
+    pub fn add_refused(&mut self, name: PluginName, source: &str, reason: &str, now: Now) -> PluginId {
+        let life = Life::Refused { reason: reason.to_owned() };
+        self.insert(PluginState::nameplate(name, source, life, now))
+    }
+
+    /// Adds a file that nobody asked to run.
+    pub fn add_ignored(&mut self, name: PluginName, source: &str, now: Now) -> PluginId {
+        self.insert(PluginState::nameplate(name, source, Life::Ignored, now))
+    }
+
+    /// Gives a plugin another configuration: when its manifest has been read, and before [`Event::Loaded`].
+    pub fn reconfigure(&mut self, plugin: PluginId, config: Arc<Plugin>, now: Now) {
+        if let Some(state) = self.plugins.get_mut(plugin.0 as usize) {
+            state.reconfigure(config, now);
+            self.settle(plugin, now);
+        }
+    }
+
+    fn insert(&mut self, state: PluginState) -> PluginId {
+        let id = PluginId(u32::try_from(self.plugins.len()).unwrap_or(u32::MAX));
+        self.order.insert(state.name().clone(), id);
+        self.plugins.push(state);
+        self.reordered = true;
+        self.dirty.insert(id);
+        id
+    }
+
+    /// Takes in what happened and appends what to do to `actions`. What comes late or is about something unknown is ignored.
+    pub fn step(&mut self, event: Event, now: Now, actions: &mut Vec<Action>) {
+        match event {
+            Event::Drain => self.begin_drain(now, actions),
+            Event::HostFault { key, problem: Some(problem) } => {
+                self.faults.insert(key, problem);
+            }
+            Event::HostFault { key, problem: None } => {
+                self.faults.remove(key);
+            }
+            Event::Loading { plugin }
+            | Event::Loaded { plugin, .. }
+            | Event::Refused { plugin, .. }
+            | Event::Checked { plugin, .. }
+            | Event::Triggered { plugin, .. } => self.tell(plugin, event, now, actions),
+            Event::Started { run }
+            | Event::Ended { run, .. }
+            | Event::Reported { run, .. }
+            | Event::Progressed { run }
+            | Event::Sampled { run, .. }
+            | Event::Starving { run, .. } => {
+                if let Some(plugin) = self.runs.get(&run) {
+                    self.tell(*plugin, event, now, actions);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, plugin: PluginId, event: Event, now: Now, actions: &mut Vec<Action>) {
+        self.with(plugin, now, actions, |state, context| state.step(event, context));
+    }
+
+    /// Does whatever is due at `now`, and appends it to `actions`.
+    pub fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        while let Some((_, plugin)) = self.wakeups.first().copied().filter(|(at, _)| *at <= now.mono) {
+            self.with(plugin, now, actions, PluginState::tick);
+        }
+        if self.starved.is_some_and(|(_, last)| now.mono >= last.mono + STARVED_SHOWN) {
+            self.starved = None;
+        }
+    }
+
+    /// Lets one plugin's machine act, and brings everything that depends on it up to date.
+    fn with(
+        &mut self,
+        plugin: PluginId,
+        now: Now,
+        actions: &mut Vec<Action>,
+        act: impl FnOnce(&mut PluginState, &mut Context<'_>),
+    ) {
+        let Some(state) = self.plugins.get_mut(plugin.0 as usize) else { return };
+        let first = actions.len();
+        let mut context =
+            Context { id: plugin, now, actions, shared: &mut self.shared, gone: Vec::new(), starved: false };
+        act(state, &mut context);
+        let Context { gone, starved, .. } = context;
+        for action in actions.iter().skip(first) {
+            if let Action::Start(start) = action {
+                self.runs.insert(start.run, plugin);
+            }
+        }
+        for run in gone {
+            self.runs.remove(&run);
+        }
+        if starved {
+            let before = self.starved.map_or(0, |(count, _)| count);
+            self.starved = Some((before + 1, now));
+        }
+        if let Some(note) = self.plugins.get_mut(plugin.0 as usize).and_then(|state| state.note_change(now)) {
+            actions.push(Action::Note(note));
+        }
+        self.settle(plugin, now);
+    }
+
+    fn settle(&mut self, plugin: PluginId, now: Now) {
+        let Some(state) = self.plugins.get_mut(plugin.0 as usize) else { return };
+        self.dirty.insert(plugin);
+        let wanted = state.next_wakeup(now);
+        let registered = state.registered_wakeup();
+        if wanted != registered {
+            if let Some(at) = registered {
+                self.wakeups.remove(&(at, plugin));
+            }
+            if let Some(at) = wanted {
+                self.wakeups.insert((at, plugin));
+            }
+            state.register_wakeup(wanted);
+        }
+    }
+
+    fn begin_drain(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.shared.draining.is_some() {
+            return;
+        }
+        self.shared.draining = Some(now.mono + self.drain);
+        for index in 0..self.plugins.len() {
+            let plugin = PluginId(u32::try_from(index).unwrap_or(u32::MAX));
+            self.with(plugin, now, actions, PluginState::drain);
+        }
+    }
+
+    /// When `tick` has something to do again; none if only an event can bring it about.
+    pub fn next_wakeup(&self) -> Option<Mono> {
+        let plugins = self.wakeups.first().map(|(at, _)| *at);
+        let host = self.starved.map(|(_, last)| last.mono + STARVED_SHOWN);
+        plugins.into_iter().chain(host).min()
+    }
+
+    /// What health says now. Views of plugins that did not change are shared with the snapshot before.
+    pub fn snapshot(&mut self, now: Now) -> Snapshot {
+        if std::mem::take(&mut self.reordered) {
+            self.views = self
+                .order
+                .values()
+                .filter_map(|id| self.plugins.get(id.0 as usize))
+                .map(|state| Arc::new(state.view(now)))
+                .collect();
+            for (place, id) in self.order.values().enumerate() {
+                if let Some(state) = self.plugins.get_mut(id.0 as usize) {
+                    state.place = Some(place);
+                }
+            }
+            self.dirty.clear();
+        }
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(state) = self.plugins.get(id.0 as usize) else { continue };
+            if let Some(view) = state.place.and_then(|place| self.views.get_mut(place)) {
+                *view = Arc::new(state.view(now));
+            }
+        }
+        Snapshot { taken: now, started: self.started, host: self.host_view(), plugins: self.views.as_slice().into() }
+    }
+
+    fn host_view(&self) -> HostView {
+        let mut problems: Vec<String> = self.faults.values().cloned().collect();
+        if let Some((count, last)) = self.starved {
+            let at = last.wall.strftime("%H:%M:%SZ");
+            problems.push(format!("{count} runs starved past their deadline, the last at {at}"));
+        }
+        HostView {
+            status: if problems.is_empty() { Status::Healthy } else { Status::Degraded },
+            description: problems.join("; "),
+            draining: self.shared.draining.is_some(),
+            loading: self.shared.loading,
+        }
+    }
+
+    /// Whether no run is in progress: what a drain waits for.
+    pub fn is_idle(&self) -> bool {
+        self.runs.is_empty()
+    }
+}
