@@ -4,9 +4,12 @@
 
 pub mod artifact;
 pub mod cli;
+pub mod driver;
 pub mod guest;
 pub mod health;
+pub mod host;
 pub mod lanes;
+pub mod source;
 pub mod telemetry;
 pub mod text;
 

@@ -10,7 +10,9 @@ pub fn shown(text: &str, most: usize) -> String {
         let before = out.len();
         match character {
             // Of all that a terminal, a log or a page could take for an instruction, nothing passes.
-            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+            c if c.is_control()
+                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
                 out.extend(c.escape_default());
             }
             c => out.push(c),

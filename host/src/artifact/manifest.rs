@@ -47,7 +47,8 @@ impl Manifest {
         if bytes.len() > MANIFEST_BYTES {
             return Err(format!("has a manifest of {} KiB; the most is {}", bytes.len() >> 10, MANIFEST_BYTES >> 10));
         }
-        let bad = |what: String| format!("has a manifest that cannot be read ({what}): build it again with windlass-sdk");
+        let bad =
+            |what: String| format!("has a manifest that cannot be read ({what}): build it again with windlass-sdk");
         let written: Written = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
         let abi = semver::Version::parse(&written.abi).map_err(|error| bad(format!("abi: {error}")))?;
         // The contract is looked at first: what a newer one says elsewhere may not be readable at all.
@@ -57,7 +58,9 @@ impl Manifest {
             ));
         }
         if (abi.major, abi.minor) < (ABI.major, ABI.minor) {
-            return Err(format!("was built for windlass:job {abi}, which this host no longer speaks: build it with a newer SDK"));
+            return Err(format!(
+                "was built for windlass:job {abi}, which this host no longer speaks: build it with a newer SDK"
+            ));
         }
         let plugin = match written.plugin {
             Some(value) => PluginLayer::from_json(&value.to_string()).map_err(|error| bad(error.to_string()))?,

@@ -108,9 +108,8 @@ impl Artifact {
             _ => return Err("is not WebAssembly (it does not begin with \\0asm)".to_owned()),
         }
         let mut found = Found::default();
-        walk(&self.bytes, 0, &mut found).map_err(|error| {
-            format!("is truncated or damaged WebAssembly ({error}): build or copy it again")
-        })?;
+        walk(&self.bytes, 0, &mut found)
+            .map_err(|error| format!("is truncated or damaged WebAssembly ({error}): build or copy it again"))?;
         let manifest = found.manifest.as_deref().map(Manifest::parse).transpose()?;
         let kind = found.kind()?;
         found.imports.sort();

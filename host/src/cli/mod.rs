@@ -2,9 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
+mod check;
 mod health;
+mod inspect;
+mod new;
+mod once;
+mod run;
 
 /// Runs jobs compiled to WebAssembly on schedule, and tells the health of each over HTTP.
 #[derive(Debug, Parser)]
@@ -16,8 +21,25 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the host: all plugins, their schedules, and the health port
+    Run(run::Args),
+    /// Validate the configuration, and print what is effective and where it comes from
+    Check(check::Args),
+    /// Run any wasm once, here and now, and say what it took
+    Once(once::Args),
+    /// Say what a wasm file is: kind, manifest, imports, digest
+    Inspect(inspect::Args),
+    /// Begin a job of your own in a new folder
+    New(new::Args),
     /// Ask a host's health port; the exit code says what it answered
     Health(health::Args),
+    /// Print the JSON schema of the configuration
+    Schema,
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Why a command ended otherwise than well: what to tell, and with which exit code.
@@ -25,30 +47,39 @@ enum Command {
 pub enum Failure {
     /// Exit code 1: the job, the host, or what was asked about failed.
     Failed(anyhow::Error),
+    /// Exit code 1, and everything has been said already.
+    Quiet,
     /// Exit code 2: bad usage, config or input, said before any port is opened.
     Usage(anyhow::Error),
-}
-
-impl Failure {
-    fn exit_code(&self) -> ExitCode {
-        match self {
-            Failure::Failed(_) => ExitCode::from(1),
-            Failure::Usage(_) => ExitCode::from(2),
-        }
-    }
 }
 
 /// Parses the arguments, does what they say, and returns the exit code: 0 fine, 1 failed, 2 bad usage.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Once(args) => once::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::New(args) => new::run(args),
         Command::Health(args) => health::run(args),
+        Command::Schema => {
+            println!("{:#}", crate::core::config::json_schema());
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "windlass", &mut std::io::stdout());
+            Ok(())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            let (Failure::Failed(error) | Failure::Usage(error)) = &failure;
-            eprintln!("windlass: {error:#}");
-            failure.exit_code()
-        }
+        Err(Failure::Quiet) => ExitCode::from(1),
+        Err(Failure::Failed(error)) => say(&error, 1),
+        Err(Failure::Usage(error)) => say(&error, 2),
     }
+}
+
+fn say(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("windlass: {error:#}");
+    ExitCode::from(code)
 }

@@ -10,14 +10,14 @@ use anyhow::{Context, anyhow};
 
 use super::Failure;
 use crate::artifact::Artifact;
-use crate::core::config::quantity;
+use crate::core::config::amount;
 use crate::core::event::TriggerKind;
 use crate::core::health::Report;
 use crate::core::outcome::{Ended, Outcome};
 use crate::core::time::Timestamp;
 use crate::guest::{
-    self, Engine, EngineOptions, Executable, Grants, Invocation, Ledger, Line, LineSource, Listener, Metering, Probe, Progress,
-    Toolbox, memory_slots,
+    self, Engine, EngineOptions, Executable, Grants, Invocation, Ledger, Line, LineSource, Listener, Metering, Probe,
+    Progress, Toolbox, memory_slots,
 };
 use crate::lanes::{self, End, LaneObserver, Lanes, Meter, Watcher, priority};
 
@@ -85,7 +85,8 @@ impl Job {
             Some((text, None)) => text.as_bytes().to_vec(),
         };
         let config = args.config.iter().map(|pair| {
-            let (key, value) = pair.split_once('=').with_context(|| format!("--config {pair}: it must be KEY=VALUE"))?;
+            let (key, value) =
+                pair.split_once('=').with_context(|| format!("--config {pair}: it must be KEY=VALUE"))?;
             Ok((key.to_owned(), value.to_owned()))
         });
         let config: BTreeMap<_, _> = config.collect::<anyhow::Result<_>>()?;
@@ -93,11 +94,12 @@ impl Job {
             None => Timestamp::now(),
             Some(text) => text.parse().with_context(|| format!("--at {text}: write it like 2026-01-31T08:00:00Z"))?,
         };
-        let deadline = Duration::try_from_secs_f64(args.deadline_seconds)
-            .ok()
-            .filter(|deadline| !deadline.is_zero())
-            .with_context(|| format!("--deadline-seconds {}: it must be more than 0", args.deadline_seconds))?;
-        let memory_bytes = quantity::bytes(&args.memory).map_err(|why| anyhow!("--memory {}: {why}", args.memory))?;
+        let deadline =
+            Duration::try_from_secs_f64(args.deadline_seconds)
+                .ok()
+                .filter(|deadline| !deadline.is_zero())
+                .with_context(|| format!("--deadline-seconds {}: it must be more than 0", args.deadline_seconds))?;
+        let memory_bytes = amount::whole(&args.memory).map_err(|why| anyhow!("--memory {}: {why}", args.memory))?;
         Ok(Job {
             path: args.file,
             artifact,

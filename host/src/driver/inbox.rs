@@ -65,9 +65,7 @@ impl Inbox {
             queue.is_asleep = true;
             queue = match patience {
                 None => self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(patience) => {
-                    self.arrived.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner).0
-                }
+                Some(patience) => self.arrived.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner).0,
             };
             queue.is_asleep = false;
         }

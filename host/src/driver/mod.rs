@@ -34,6 +34,9 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 /// How often those that wait for memory are looked at, besides at each end of a run: memory comes back a little later than the end.
 const ADMIT_EVERY: Duration = Duration::from_millis(20);
 
+/// How often what runs have used up is told to the supervisor while they go on.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
 /// CPU time that an author's health check may take.
 const CHECK_CPU: Duration = Duration::from_secs(1);
 
@@ -146,10 +149,11 @@ pub fn spawn(parts: Parts) -> Result<std::thread::JoinHandle<Result<()>>> {
 impl Driver {
     fn turn_until_drained(&mut self) -> Result<()> {
         self.board.scheduler().register();
+        let mut sampled = Mono::START;
         let mut batch = VecDeque::new();
         let mut actions = Vec::new();
         loop {
-            self.board.scheduler().stamp();
+            self.board.scheduler().enter();
             let now = self.clock.now();
             for message in batch.drain(..) {
                 let event = match message {
@@ -167,6 +171,10 @@ impl Driver {
                 self.supervisor.step(event, now, &mut actions);
                 self.dirty = true;
             }
+            if now.mono >= sampled + SAMPLE_EVERY && !self.running.is_empty() {
+                sampled = now.mono;
+                self.sample(now, &mut actions);
+            }
             let due = self.supervisor.next_wakeup().is_some_and(|at| at <= now.mono);
             if due {
                 self.supervisor.tick(now, &mut actions);
@@ -179,10 +187,11 @@ impl Driver {
             self.end_late_checks(now.mono);
             self.publish(now);
             if self.draining && self.supervisor.is_idle() && self.running.is_empty() {
+                self.board.publish(self.supervisor.snapshot(now));
                 return Ok(());
             }
             let patience = self.patience();
-            self.board.scheduler().sleeping(patience);
+            self.board.scheduler().sleep(patience);
             self.inbox.take(&mut batch, patience);
         }
     }
@@ -191,8 +200,9 @@ impl Driver {
     fn patience(&self) -> Option<Duration> {
         let publish = self.dirty.then(|| self.published.map_or(Mono::START, |at| at + PUBLISH_EVERY));
         let check = self.check_deadlines.first_key_value().map(|((at, _), ())| *at);
-        let next = [self.supervisor.next_wakeup(), publish, check].into_iter().flatten().min();
         let now = self.clock.now().mono;
+        let sample = (!self.running.is_empty()).then(|| now + SAMPLE_EVERY);
+        let next = [self.supervisor.next_wakeup(), publish, check, sample].into_iter().flatten().min();
         let patience = next.map(|at| at.since(now));
         match self.waiting.is_empty() {
             true => patience,
@@ -200,13 +210,23 @@ impl Driver {
         }
     }
 
-    fn install(
-        &mut self,
-        plugin: PluginId,
-        config: Arc<Plugin>,
-        prepared: Arc<Prepared>,
-        now: Now,
-    ) {
+    fn sample(&mut self, now: Now, actions: &mut Vec<Action>) {
+        for (run, Running { probe, task }) in &self.running {
+            let meter = task.meter();
+            let usage = Usage {
+                fuel: probe.fuel(),
+                cpu: meter.cpu(),
+                elapsed: meter.elapsed(),
+                starved: meter.waited(),
+                memory_peak_bytes: probe.memory_peak_bytes(),
+            };
+            let sampled = Event::Sampled { run: *run, usage, memory_bytes: probe.memory_bytes() };
+            self.supervisor.step(sampled, now, actions);
+        }
+        self.dirty = true;
+    }
+
+    fn install(&mut self, plugin: PluginId, config: Arc<Plugin>, prepared: Arc<Prepared>, now: Now) {
         let executable = Arc::new(Executable {
             toolbox: self.toolbox.clone(),
             prepared,
@@ -245,6 +265,7 @@ impl Driver {
             | Event::Progressed { .. }
             | Event::Triggered { .. }
             | Event::Starving { .. }
+            | Event::Sampled { .. }
             | Event::HostFault { .. }
             | Event::Drain => {}
         }
@@ -275,7 +296,8 @@ impl Driver {
 
     /// Queues what is to run for memory and a place; it begins in [`Driver::admit`], at once where there is room.
     fn wait_with(&mut self, plugin: PluginId, what: What) {
-        let ready = self.slots.get(&plugin).map(|slot| (slot.executable.clone(), slot.group.clone(), holder(&slot.config)));
+        let ready =
+            self.slots.get(&plugin).map(|slot| (slot.executable.clone(), slot.group.clone(), holder(&slot.config)));
         match (ready, what) {
             (Some((executable, group, holder)), what) => {
                 self.waiting.push(Waiting { what, executable, group, holder });
@@ -347,7 +369,8 @@ impl Driver {
 
     fn launch_run(&mut self, start: Start, executable: Arc<Executable>, group: &Group, reservation: Reservation) {
         let Some(slot) = self.slots.get(&start.plugin) else { return };
-        let Start { run, plugin: _, version, digest: _, attempt, trigger, due, due_mono, made_up, time_left, payload } = start;
+        let Start { run, plugin: _, version, digest: _, attempt, trigger, due, due_mono, made_up, time_left, payload } =
+            start;
         let listener = Arc::new(RunListener {
             inbox: self.inbox.clone(),
             plugin: slot.config.name.clone(),
@@ -400,8 +423,7 @@ impl Driver {
         let probe = Probe::new(listener, executable.grants.fuel, executable.grants.log_bytes);
         let answer = Arc::new(Mutex::new(None));
         let work = guest::check(executable, reservation, probe.clone(), answer.clone());
-        let watcher =
-            Arc::new(CheckWatcher { inbox: self.inbox.clone(), probe: probe.clone(), plugin, answer });
+        let watcher = Arc::new(CheckWatcher { inbox: self.inbox.clone(), probe: probe.clone(), plugin, answer });
         let task = self.lanes.spawn(group, work, watcher, Some(CHECK_CPU));
         self.checks.insert(plugin, (probe, task, deadline));
         self.check_deadlines.insert((deadline, plugin), ());

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::text::{MESSAGE_BYTES, shown};
 use crate::core::health::Report;
 use crate::core::outcome::{Ended, MemoryLimit, Outcome, Usage};
 use crate::lanes::{End, Meter};
+use crate::text::{MESSAGE_BYTES, shown};
 
 /// How many refusals are kept for the report.
 const REFUSALS: usize = 8;
@@ -206,8 +206,8 @@ impl Probe {
         }
     }
 
-    /// What the memory is that the guest touched at most.
-    pub(super) fn memory_peak_bytes(&self) -> u64 {
+    /// What its linear memories held at most, in bytes.
+    pub fn memory_peak_bytes(&self) -> u64 {
         self.memory_peak_bytes.load(Ordering::Relaxed)
     }
 
@@ -254,7 +254,8 @@ impl Probe {
             if matches!(line.source, LineSource::Stderr) && !line.text.trim().is_empty() {
                 notes.last_words = shown(line.text.trim(), 256);
             }
-            let cost = line.text.len() as u64 + line.fields.iter().map(|(k, v)| (k.len() + v.len()) as u64).sum::<u64>() + 1;
+            let cost =
+                line.text.len() as u64 + line.fields.iter().map(|(k, v)| (k.len() + v.len()) as u64).sum::<u64>() + 1;
             if cost > notes.log_bytes_left {
                 notes.log_bytes_left = 0;
                 if std::mem::replace(&mut notes.log_cut, true) {
@@ -327,7 +328,11 @@ impl Notes {
         }
         let GuestEnd { outcome, reason, exit_code } = end;
         if let Some((whose, what)) = self.memory_refused.take() {
-            return GuestEnd { outcome: Outcome::OutOfMemory(whose), reason: format!("{what}; then: {reason}"), exit_code };
+            return GuestEnd {
+                outcome: Outcome::OutOfMemory(whose),
+                reason: format!("{what}; then: {reason}"),
+                exit_code,
+            };
         }
         if let Some(what) = self.denied.take() {
             return GuestEnd { outcome: Outcome::Denied, reason: format!("{what}; then: {reason}"), exit_code };

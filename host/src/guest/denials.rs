@@ -28,7 +28,8 @@ impl WasiHttpHooks for HttpDenied {
     fn send_request(&mut self, request: http::Request<WasiBody>, _: Option<RequestOptions>, _: HttpIo) -> HttpAnswer {
         // Neither path nor query: both may hold secrets, and the report is public.
         let uri = request.uri();
-        let origin = format!("{}://{}", uri.scheme_str().unwrap_or("https"), uri.authority().map_or("", |a| a.as_str()));
+        let origin =
+            format!("{}://{}", uri.scheme_str().unwrap_or("https"), uri.authority().map_or("", |a| a.as_str()));
         let grant = format!("http: [{{ url: \"{origin}/*\" }}]");
         self.0.deny("http", &format!("{} {origin}", request.method()), &grant);
         Box::new(async { Err(Error::HttpRequestDenied) })

@@ -6,8 +6,8 @@ use super::attempt::{Line, LineSource, Progress};
 use super::bindings::job::windlass::job::{host, types};
 use super::bindings::{logging_draft, logging_unversioned};
 use super::store::Guest;
-use crate::text::{MESSAGE_BYTES, shown};
 use crate::core::health::{Report, Status};
+use crate::text::{MESSAGE_BYTES, shown};
 
 /// How many names and values of a report or a log line are kept.
 const PAIRS: usize = 32;
@@ -35,7 +35,12 @@ impl host::Host for &mut Guest {
         Ok(self.probe.is_asked_to_end())
     }
 
-    fn log(&mut self, level: types::LogLevel, message: String, mut fields: Vec<(String, String)>) -> wasmtime::Result<()> {
+    fn log(
+        &mut self,
+        level: types::LogLevel,
+        message: String,
+        mut fields: Vec<(String, String)>,
+    ) -> wasmtime::Result<()> {
         let level = match level {
             types::LogLevel::Trace => tracing::Level::TRACE,
             types::LogLevel::Debug => tracing::Level::DEBUG,

@@ -151,7 +151,12 @@ pub(super) struct Limiter {
 
 #[async_trait::async_trait]
 impl ResourceLimiterAsync for Limiter {
-    async fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    async fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let more = u64::try_from(desired.saturating_sub(current))?;
         let total = self.memory_bytes.saturating_add(more);
         if total > self.limit_bytes {
@@ -184,7 +189,12 @@ impl ResourceLimiterAsync for Limiter {
         Ok(true)
     }
 
-    async fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    async fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let total = self.table_elements.saturating_add(desired.saturating_sub(current));
         if total > TABLE_ELEMENTS {
             self.probe.refuse_memory(

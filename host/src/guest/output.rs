@@ -178,7 +178,10 @@ mod tests {
     #[test]
     fn a_line_without_an_end_is_cut_and_takes_no_more_memory() {
         let lines = written(1 << 20, &[&vec![b'x'; 20_000]]);
-        assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [LINE_BYTES, LINE_BYTES, 20_000 - 2 * LINE_BYTES]);
+        assert_eq!(
+            lines.iter().map(String::len).collect::<Vec<_>>(),
+            [LINE_BYTES, LINE_BYTES, 20_000 - 2 * LINE_BYTES]
+        );
     }
 
     #[test]

@@ -105,9 +105,7 @@ impl Toolbox {
                 };
                 Ok(Prepared {
                     guest,
-                    min_memory_bytes: needs
-                        .as_ref()
-                        .map_or(0, |needs| largest_bytes(needs.max_initial_memory_size)),
+                    min_memory_bytes: needs.as_ref().map_or(0, |needs| largest_bytes(needs.max_initial_memory_size)),
                     memories: needs.as_ref().map_or(1, |needs| needs.num_memories),
                 })
             }

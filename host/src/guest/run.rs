@@ -58,16 +58,21 @@ pub struct Executable {
 }
 
 /// The work of one attempt. Nothing happens before its first poll; dropping it ends the guest. How it ended is left in `probe`.
-pub fn attempt(executable: Arc<Executable>, reservation: Reservation, invocation: Invocation, probe: Arc<Probe>) -> Work {
+pub fn attempt(
+    executable: Arc<Executable>,
+    reservation: Reservation,
+    invocation: Invocation,
+    probe: Arc<Probe>,
+) -> Work {
     Box::pin(async move {
-        let (mut store, outputs) =
-            match new_store(&executable.toolbox.engine, &executable.grants, reservation, &probe) {
-                Ok(made) => made,
-                Err(error) => {
-                    probe.guest_ended(judge(Err(error), &probe));
-                    return None;
-                }
-            };
+        let (mut store, outputs) = match new_store(&executable.toolbox.engine, &executable.grants, reservation, &probe)
+        {
+            Ok(made) => made,
+            Err(error) => {
+                probe.guest_ended(judge(Err(error), &probe));
+                return None;
+            }
+        };
         let called = match &executable.prepared.guest {
             Callable::Job(job) | Callable::JobWithCheck(job, _) => match job.instantiate_async(&mut store).await {
                 Ok(instance) => instance
@@ -109,14 +114,14 @@ pub type CheckAnswer = Arc<Mutex<Option<Result<Report, String>>>>;
 pub fn check(executable: Arc<Executable>, reservation: Reservation, probe: Arc<Probe>, answer: CheckAnswer) -> Work {
     Box::pin(async move {
         let Callable::JobWithCheck(_, check) = &executable.prepared.guest else { return None };
-        let (mut store, outputs) =
-            match new_store(&executable.toolbox.engine, &executable.grants, reservation, &probe) {
-                Ok(made) => made,
-                Err(error) => {
-                    leave(&answer, Err(format!("{error:#}")));
-                    return None;
-                }
-            };
+        let (mut store, outputs) = match new_store(&executable.toolbox.engine, &executable.grants, reservation, &probe)
+        {
+            Ok(made) => made,
+            Err(error) => {
+                leave(&answer, Err(format!("{error:#}")));
+                return None;
+            }
+        };
         let called = match check.instantiate_async(&mut store).await {
             Ok(instance) => instance.windlass_job_check().call_check(&mut store).await,
             Err(error) => Err(error),

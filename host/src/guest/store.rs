@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use wasmtime::component::ResourceTable;
 use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView};
@@ -141,9 +140,4 @@ impl Future for Yield {
         context.waker().wake_by_ref();
         Poll::Pending
     }
-}
-
-/// The table of the guest's resources, for imports that hand out some.
-pub(super) fn table(guest: &mut Guest) -> &mut ResourceTable {
-    guest.wasi.ctx().table
 }

@@ -49,9 +49,8 @@ pub fn memory_limit(roots: &Roots) -> Option<u64> {
         (bytes < NO_LIMIT_BYTES).then_some(bytes)
     };
     let v2 = v2_folders(roots, &membership).into_iter().filter_map(|folder| read(folder, "memory.max"));
-    let v1 = v1_folders(roots, &membership, "memory")
-        .into_iter()
-        .filter_map(|folder| read(folder, "memory.limit_in_bytes"));
+    let v1 =
+        v1_folders(roots, &membership, "memory").into_iter().filter_map(|folder| read(folder, "memory.limit_in_bytes"));
     v2.chain(v1).min()
 }
 

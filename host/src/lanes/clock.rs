@@ -19,7 +19,9 @@ pub fn process_cpu() -> Duration {
 pub fn uptime_ns(at: Instant) -> u64 {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
     // One is added so that zero can stand for "never".
-    u64::try_from(at.saturating_duration_since(*EPOCH.get_or_init(|| at)).as_nanos()).unwrap_or(u64::MAX).saturating_add(1)
+    u64::try_from(at.saturating_duration_since(*EPOCH.get_or_init(|| at)).as_nanos())
+        .unwrap_or(u64::MAX)
+        .saturating_add(1)
 }
 
 fn to_ns(time: Timespec) -> u64 {

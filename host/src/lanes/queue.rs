@@ -116,11 +116,6 @@ impl<T> Queue<T> {
             self.runnable.insert((group.virtual_time, nth, turn.key));
         }
     }
-
-    /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.runnable.is_empty()
-    }
 }
 
 /// One task's turn on a lane; hand it back to [`Queue::charge`], or the group keeps only what was charged in advance.
@@ -173,7 +168,10 @@ mod tests {
         }
         let cpu_ns = shares(&mut queue, &keys, 70_000, |_| 60_000);
         let unit = cpu_ns[0] as f64;
-        assert!((cpu_ns[1] as f64 / unit - 2.0).abs() < 0.01 && (cpu_ns[2] as f64 / unit - 4.0).abs() < 0.01, "{cpu_ns:?}");
+        assert!(
+            (cpu_ns[1] as f64 / unit - 2.0).abs() < 0.01 && (cpu_ns[2] as f64 / unit - 4.0).abs() < 0.01,
+            "{cpu_ns:?}"
+        );
     }
 
     #[test]
@@ -232,6 +230,6 @@ mod tests {
         queue.push(gone, 7).unwrap();
         assert_eq!(queue.remove_group(gone), [7]);
         assert_eq!(queue.push(gone, 8), Err(8));
-        assert!(queue.pop().is_none() && queue.is_empty());
+        assert!(queue.pop().is_none());
     }
 }

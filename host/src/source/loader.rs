@@ -134,7 +134,8 @@ impl Shared {
     }
 
     fn prepared(&self, artifact: &Artifact, anatomy: &Anatomy) -> Result<Arc<Prepared>, String> {
-        let place = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).entry(artifact.digest).or_default().clone();
+        let place =
+            self.shelf.lock().unwrap_or_else(PoisonError::into_inner).entry(artifact.digest).or_default().clone();
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
         place.get_or_insert_with(|| self.toolbox.prepare(anatomy.kind, &artifact.bytes).map(Arc::new)).clone()
     }

@@ -55,7 +55,8 @@ pub enum Discovered {
 
 fn name_of(path: PathBuf, taken: &mut BTreeMap<PluginName, PathBuf>) -> Discovered {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let label: String = stem.chars().map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' }).collect();
+    let label: String =
+        stem.chars().map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' }).collect();
     match PluginName::new(label.trim_matches('-')) {
         Err(bad) => Discovered::Unnamed(format!("{}: {bad}; rename the file", path.display())),
         Ok(name) => match taken.get(&name) {

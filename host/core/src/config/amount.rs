@@ -47,7 +47,10 @@ pub fn whole(text: &str) -> Result<u64, String> {
 pub fn seconds(text: &str) -> Result<Duration, String> {
     refuse_ambiguous_number(text)?;
     if let Ok(duration) = duration(text) {
-        return Err(format!("{text} has a unit; a key that ends in Seconds takes a number: {}", duration.as_secs_f64()));
+        return Err(format!(
+            "{text} has a unit; a key that ends in Seconds takes a number: {}",
+            duration.as_secs_f64()
+        ));
     }
     let number: f64 = text.parse().map_err(|_| format!("`{text}` is no number of seconds"))?;
     Duration::try_from_secs_f64(number).map_err(|_| format!("{text} is no time that can be waited"))
@@ -105,7 +108,9 @@ fn refuse_ambiguous_number(text: &str) -> Result<(), String> {
     if digits.starts_with("0o") || digits.starts_with("0x") || digits.starts_with("0b") {
         return Err(format!("{text}: write it in decimal"));
     }
-    if digits.contains(':') && digits.split(':').all(|part| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit())) {
+    if digits.contains(':')
+        && digits.split(':').all(|part| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit()))
+    {
         let value = digits.split(':').try_fold(0_u64, |sum, part| sum.checked_mul(60)?.checked_add(part.parse().ok()?));
         let written = value.map_or_else(String::new, |value| format!(": write {value}"));
         return Err(format!("{text} counts in sixties to some tools and is text to others{written}"));
@@ -132,7 +137,8 @@ fn decimal(text: &str) -> Option<(u128, i32)> {
 fn exact(digits: u128, factor: u128, scale: i32) -> Option<u64> {
     let product = digits.checked_mul(factor)?;
     let power = 10_u128.checked_pow(scale.unsigned_abs())?;
-    let value = if scale < 0 { product.checked_mul(power)? } else { (product % power == 0).then(|| product / power)? };
+    let value =
+        if scale < 0 { product.checked_mul(power)? } else { (product % power == 0).then(|| product / power)? };
     u64::try_from(value).ok()
 }
 
@@ -185,7 +191,13 @@ mod tests {
 
     #[test]
     fn what_two_yamls_read_differently_is_refused_with_the_right_spelling() {
-        for (text, right) in [("0100", "write 100"), ("1_000", "write 1000"), ("1:30", "write 90"), ("0o17", "decimal"), ("000", "write 0")] {
+        for (text, right) in [
+            ("0100", "write 100"),
+            ("1_000", "write 1000"),
+            ("1:30", "write 90"),
+            ("0o17", "decimal"),
+            ("000", "write 0"),
+        ] {
             let why = whole(text).unwrap_err();
             assert!(why.contains(right), "{why}");
             assert!(seconds(text).unwrap_err().contains(right));

@@ -87,12 +87,7 @@ pub const HOST: &[Key] = &[
         "Memory of all guests at any moment",
     ),
     key("limits.maxConcurrentRuns", Kind::Whole(1, 100_000), "4000", "Runs in progress at once; the rest waits"),
-    key(
-        "limits.lanes",
-        Kind::Whole(1, 256),
-        "CPU limit rounded up, else the cores",
-        "Threads that execute guests",
-    ),
+    key("limits.lanes", Kind::Whole(1, 256), "CPU limit rounded up, else the cores", "Threads that execute guests"),
 ];
 
 /// Keys of a plugin, in `defaults`, in an entry of `plugins`, and in a manifest.
@@ -109,12 +104,7 @@ pub const PLUGIN: &[Key] = &[
         "What a start does while a run is in progress",
     ),
     key("maxConcurrent", Kind::Whole(1, 1_000), "10", "`Allow`: runs in progress at once"),
-    key(
-        "startingDeadlineSeconds",
-        Kind::Seconds(0.1, YEAR_S),
-        "none",
-        "How late a start may still take place",
-    ),
+    key("startingDeadlineSeconds", Kind::Seconds(0.1, YEAR_S), "none", "How late a start may still take place"),
     key(
         "activeDeadlineSeconds",
         Kind::Seconds(0.001, YEAR_S),

@@ -139,7 +139,8 @@ fn read_value(node: &Node, kind: Kind) -> Result<Value, String> {
         }
         Kind::Duration(least, most) => {
             let time = amount::duration(scalar(node, "a duration such as 30s")?)?;
-            let show = |seconds: f64| Duration::try_from_secs_f64(seconds).map(amount::show_duration).unwrap_or_default();
+            let show =
+                |seconds: f64| Duration::try_from_secs_f64(seconds).map(amount::show_duration).unwrap_or_default();
             within(time.as_secs_f64(), least, most, show).map(|_| Value::Duration(time))
         }
         Kind::Text => text(node).map(Value::Text),
@@ -153,7 +154,10 @@ fn read_value(node: &Node, kind: Kind) -> Result<Value, String> {
         }
         Kind::Address => {
             let address = scalar(node, "an address")?;
-            address.parse().map(Value::Address).map_err(|_| format!("`{address}` is no address: write it like 0.0.0.0:8080"))
+            address
+                .parse()
+                .map(Value::Address)
+                .map_err(|_| format!("`{address}` is no address: write it like 0.0.0.0:8080"))
         }
         Kind::Texts => match &node.content {
             Content::List(items) => items.iter().map(text).collect::<Result<_, _>>().map(Value::Texts),
@@ -186,7 +190,9 @@ fn within<T: PartialOrd + Copy>(value: T, least: T, most: T, show: impl Fn(T) ->
 fn scalar<'a>(node: &'a Node, wanted: &str) -> Result<&'a str, String> {
     match &node.content {
         Content::Plain(text) | Content::Quoted(text) => Ok(text),
-        Content::Null | Content::List(_) | Content::Map(_) => Err(format!("it must be {wanted}, and is {}", node.kind())),
+        Content::Null | Content::List(_) | Content::Map(_) => {
+            Err(format!("it must be {wanted}, and is {}", node.kind()))
+        }
     }
 }
 
@@ -196,7 +202,9 @@ fn boolean(node: &Node) -> Result<bool, String> {
             "true" => Ok(true),
             "false" => Ok(false),
             other => match as_yaml_1_1_bool(other) {
-                Some(value) => Err(format!("`{other}` is true or false to some tools and text to others: write {value}")),
+                Some(value) => {
+                    Err(format!("`{other}` is true or false to some tools and text to others: write {value}"))
+                }
                 None => Err(format!("`{other}` is neither true nor false")),
             },
         },
@@ -212,7 +220,8 @@ fn text(node: &Node) -> Result<String, String> {
     match &node.content {
         Content::Quoted(text) => Ok(text.clone()),
         Content::Plain(text) => {
-            let is_safe_whole = text.len() <= 15 && text.parse::<u64>().is_ok() && (text.len() == 1 || !text.starts_with('0'));
+            let is_safe_whole =
+                text.len() <= 15 && text.parse::<u64>().is_ok() && (text.len() == 1 || !text.starts_with('0'));
             let number_like = text.replace(['_', ':'], "").parse::<f64>().is_ok();
             if as_yaml_1_1_bool(text).is_some() || (number_like && !is_safe_whole) {
                 return Err(format!("{text} means different things to different tools: write \"{text}\""));

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 pub use layer::Value;
 pub use plugin::{
-    Concurrency, Explained, Origin, Plugin, PluginHealth, PluginLayer, PluginLimits, Trigger, describe_layer, explain, resolve,
+    Concurrency, Explained, Origin, Plugin, PluginHealth, PluginLayer, PluginLimits, Trigger, describe_layer, explain,
+    resolve,
 };
 pub use schema::{json_schema, reference_page};
 
@@ -126,7 +127,8 @@ impl Config {
                         Ok(name) => {
                             let layer = match value.content {
                                 Content::Null => Ok(PluginLayer::default()),
-                                _ => PluginLayer::from_node(&value).map_err(|why| in_group(&format!("plugins.{name}"), &why)),
+                                _ => PluginLayer::from_node(&value)
+                                    .map_err(|why| in_group(&format!("plugins.{name}"), &why)),
                             };
                             config.plugins.insert(name, layer);
                         }
@@ -134,7 +136,9 @@ impl Config {
                 }
             }
             None | Some(Node { content: Content::Null, .. }) => {}
-            Some(node) => return Err(format!("line {}: plugins must be a map of names, and is {}", node.line, node.kind())),
+            Some(node) => {
+                return Err(format!("line {}: plugins must be a map of names, and is {}", node.line, node.kind()));
+            }
         }
         Ok(config)
     }

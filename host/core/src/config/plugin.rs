@@ -147,7 +147,9 @@ impl PluginLayer {
     pub fn from_json(text: &str) -> Result<PluginLayer, String> {
         // JSON is YAML, but for the line numbers, which tell nobody anything here.
         let layer = yaml::parse(text).and_then(|node| PluginLayer::from_node(&node)).map_err(|why| {
-            why.split_once(": ").filter(|(line, _)| line.starts_with("line ")).map_or(why.clone(), |(_, rest)| rest.to_owned())
+            why.split_once(": ")
+                .filter(|(line, _)| line.starts_with("line "))
+                .map_or(why.clone(), |(_, rest)| rest.to_owned())
         })?;
         match layer.values.contains_key("source") {
             true => Err("`source` is not for a manifest to say".to_owned()),

@@ -57,7 +57,9 @@ fn layers_lie_over_one_another_and_a_trigger_replaces_a_trigger() {
          plugins:\n  p: { source: file:a.wasm, every: 30s, limits: { weight: 200 } }\n",
     )
     .unwrap();
-    let manifest = PluginLayer::from_json(r#"{"continuous":true,"backoffLimit":7,"limits":{"memory":"1Gi","logs":"2Mi"}}"#).unwrap();
+    let manifest =
+        PluginLayer::from_json(r#"{"continuous":true,"backoffLimit":7,"limits":{"memory":"1Gi","logs":"2Mi"}}"#)
+            .unwrap();
     let entry = config.plugins[&PluginName::new("p").unwrap()].clone().unwrap();
     let got = resolve(&PluginName::new("p").unwrap(), Some(&manifest), &config.defaults, &entry).unwrap();
     assert_eq!(got.trigger, Trigger::Every(Duration::from_secs(30)));
@@ -73,9 +75,15 @@ fn layers_lie_over_one_another_and_a_trigger_replaces_a_trigger() {
 #[test]
 fn every_number_survives_helm() {
     for fuel in ["10000000000", "1e+10", "10G", "\"10G\""] {
-        assert_eq!(plugin(&format!("{{ source: file:a, limits: {{ fuel: {fuel} }} }}")).limits.fuel, Some(10_000_000_000));
+        assert_eq!(
+            plugin(&format!("{{ source: file:a, limits: {{ fuel: {fuel} }} }}")).limits.fuel,
+            Some(10_000_000_000)
+        );
     }
-    assert_eq!(plugin("{ source: file:a, activeDeadlineSeconds: 1e+06 }").active_deadline, Some(Duration::from_secs(1_000_000)));
+    assert_eq!(
+        plugin("{ source: file:a, activeDeadlineSeconds: 1e+06 }").active_deadline,
+        Some(Duration::from_secs(1_000_000))
+    );
 }
 
 #[test]
@@ -144,7 +152,11 @@ fn the_form_of_the_file_is_checked() {
     refused(&format!("a: {}\n", "[".repeat(100)), &["line 1"]);
     let config = Config::from_yaml("plugins:\n  Bad_Name: { source: file:a }\n  windlass: {}\n").unwrap();
     assert_eq!(config.misnamed.len(), 2);
-    assert!(config.misnamed[0].contains("Bad_Name") && config.misnamed[1].contains("host's own"), "{:?}", config.misnamed);
+    assert!(
+        config.misnamed[0].contains("Bad_Name") && config.misnamed[1].contains("host's own"),
+        "{:?}",
+        config.misnamed
+    );
 }
 
 #[test]

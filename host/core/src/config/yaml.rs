@@ -87,7 +87,9 @@ impl<'a> Reader<'a> {
             return Err(format!("line {line}: nested deeper than {MOST_DEPTH}"));
         }
         let content = match event {
-            Event::Scalar(_, _, _, Some(tag)) => return Err(format!("line {line}: tags ({tag}) are not taken; write the value")),
+            Event::Scalar(_, _, _, Some(tag)) => {
+                return Err(format!("line {line}: tags ({tag}) are not taken; write the value"));
+            }
             Event::Scalar(_, _, anchor, None) if anchor != 0 => return Err(no_anchors(line)),
             Event::Scalar(text, style, _, None) => match (style, &*text) {
                 (ScalarStyle::Plain, "" | "~" | "null" | "Null" | "NULL") => Content::Null,

@@ -85,7 +85,10 @@ fn worst(facts: &Facts<'_>) -> (Status, String) {
             Some(until) => format!("trial run at {}", clock(until.wall)),
             None => "trial run now or at the next start".to_owned(),
         };
-        matters.push((Status::Unhealthy, format!("in quarantine after {} failed runs, {next}{last_words}", quarantine.failures)));
+        matters.push((
+            Status::Unhealthy,
+            format!("in quarantine after {} failed runs, {next}{last_words}", quarantine.failures),
+        ));
     }
     if let Some(since) = facts.silent {
         let silence = show_duration(std::time::Duration::from_secs(facts.now.mono.since(since.mono).as_secs()));
@@ -179,8 +182,9 @@ pub(super) fn view(facts: &Facts<'_>) -> PluginView {
         totals.cpu += run.usage.cpu;
         totals.fuel = totals.fuel.saturating_add(run.usage.fuel);
     }
-    let escalates =
-        facts.config.is_some_and(|config| config.health.escalate) && state == State::Active && status == Status::Unhealthy;
+    let escalates = facts.config.is_some_and(|config| config.health.escalate)
+        && state == State::Active
+        && status == Status::Unhealthy;
     PluginView {
         name: facts.name.clone(),
         state,
@@ -229,4 +233,3 @@ fn trigger(config: Option<&Plugin>) -> String {
 fn clock(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
-

@@ -510,9 +510,9 @@ impl PluginState {
         run.phase = Phase::Waiting;
         run.starving = None;
         run.usage = crate::outcome::Usage::default();
-        let active = config.active_deadline.map(|limit| {
-            run.began.map_or(limit, |began| limit.saturating_sub(now.mono.since(began.mono)))
-        });
+        let active = config
+            .active_deadline
+            .map(|limit| run.began.map_or(limit, |began| limit.saturating_sub(now.mono.since(began.mono))));
         context.actions.push(Action::Start(Start {
             run: id,
             plugin,
@@ -576,9 +576,10 @@ impl PluginState {
             let Some(run) = self.run_mut(id) else { continue };
             let seconds = |limit: Option<Duration>| limit.unwrap_or_default().as_secs_f64();
             let (outcome, reason) = match why {
-                Killed::StartingDeadline => {
-                    (Outcome::DeadlineExceeded { starved: true }, "startingDeadlineSeconds passed before its first slice".to_owned())
-                }
+                Killed::StartingDeadline => (
+                    Outcome::DeadlineExceeded { starved: true },
+                    "startingDeadlineSeconds passed before its first slice".to_owned(),
+                ),
                 Killed::AttemptDeadline => (
                     Outcome::DeadlineExceeded { starved: false },
                     format!("attemptDeadlineSeconds of {} passed", seconds(config.attempt_deadline)),
@@ -623,7 +624,10 @@ impl PluginState {
         // Within its first poll nobody told of its start.
         let began = Now {
             mono: now.mono - ended.usage.elapsed,
-            wall: now.wall.checked_sub(jiff::SignedDuration::try_from(ended.usage.elapsed).unwrap_or_default()).unwrap_or(now.wall),
+            wall: now
+                .wall
+                .checked_sub(jiff::SignedDuration::try_from(ended.usage.elapsed).unwrap_or_default())
+                .unwrap_or(now.wall),
         };
         run.began.get_or_insert(began);
         run.usage = ended.usage;
@@ -747,7 +751,8 @@ impl PluginState {
         if context.shared.draining.is_some() {
             return;
         }
-        if let Some(quarantine) = self.quarantine.as_mut().filter(|quarantine| was_trial && quarantine.until.is_none()) {
+        if let Some(quarantine) = self.quarantine.as_mut().filter(|quarantine| was_trial && quarantine.until.is_none())
+        {
             // The trial told nothing: the same pause again.
             let pause = QUARANTINE_PAUSES.get(quarantine.step).copied().unwrap_or(QUARANTINE_WINDOW);
             quarantine.until = Some(later(context.now, pause));
@@ -760,7 +765,9 @@ impl PluginState {
     }
 
     fn plan_restart(&mut self, verdict: Counts, context: &mut Context<'_>) {
-        let Some(Plugin { trigger: Trigger::Continuous { restart_delay }, .. }) = self.config.as_deref() else { return };
+        let Some(Plugin { trigger: Trigger::Continuous { restart_delay }, .. }) = self.config.as_deref() else {
+            return;
+        };
         if context.shared.draining.is_some() || self.quarantine.is_some() {
             return;
         }
@@ -796,7 +803,9 @@ impl PluginState {
             Some(quarantine) if was_trial => (quarantine.step + 1).min(QUARANTINE_PAUSES.len() - 1),
             Some(_) => return,
             // An escalating plugin gets the pod restarted first.
-            None if !config.health.quarantine || config.health.escalate || self.failed_at.len() < limit as usize => return,
+            None if !config.health.quarantine || config.health.escalate || self.failed_at.len() < limit as usize => {
+                return;
+            }
             None => 0,
         };
         let pause = QUARANTINE_PAUSES.get(step).copied().unwrap_or(QUARANTINE_WINDOW);

@@ -76,7 +76,8 @@ impl Run {
         if self.killed.is_some() {
             return None;
         }
-        let active = config.active_deadline.zip(self.began).map(|(limit, began)| (began.mono + limit, Killed::ActiveDeadline));
+        let active =
+            config.active_deadline.zip(self.began).map(|(limit, began)| (began.mono + limit, Killed::ActiveDeadline));
         let own = match self.phase {
             Phase::Waiting if self.began.is_none() => {
                 config.starting_deadline.map(|limit| (self.start.due.mono + limit, Killed::StartingDeadline))

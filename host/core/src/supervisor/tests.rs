@@ -105,7 +105,8 @@ impl Story {
     }
 
     fn skipped(&self, reason: SkipReason) -> usize {
-        let is_it = |action: &&Action| matches!(action, Action::Note(Note::Skipped { reason: found, .. }) if *found == reason);
+        let is_it =
+            |action: &&Action| matches!(action, Action::Note(Note::Skipped { reason: found, .. }) if *found == reason);
         self.actions.iter().filter(is_it).count()
     }
 
@@ -233,7 +234,11 @@ fn deadlines_count_from_the_first_slice_and_kill() {
     assert_eq!(story.begin().attempt, 2);
     story.pass(9 * SECOND);
     assert_eq!(story.killed().len(), 2, "the run's own 30 s are over before the attempt's 20 s");
-    story.end_with(run, Outcome::DeadlineExceeded { starved: false }, Usage { elapsed: 9 * SECOND, ..Usage::default() });
+    story.end_with(
+        run,
+        Outcome::DeadlineExceeded { starved: false },
+        Usage { elapsed: 9 * SECOND, ..Usage::default() },
+    );
     story.stands(State::Active, Status::Degraded, "DeadlineExceeded");
     assert!(story.started.is_empty());
 }
@@ -266,7 +271,8 @@ fn the_starting_deadline_ends_a_run_that_never_began() {
 
 #[test]
 fn continuous_restarts_with_growing_pauses_and_never_gives_up() {
-    let mut story = Story::of("continuous: true, restartDelaySeconds: 3, health: { quarantine: false, maxSilenceSeconds: 10000 }");
+    let mut story =
+        Story::of("continuous: true, restartDelaySeconds: 3, health: { quarantine: false, maxSilenceSeconds: 10000 }");
     story.begin();
     story.end(Outcome::Succeeded);
     story.pass(2 * SECOND);
@@ -374,7 +380,9 @@ fn starts_by_hand_wait_for_their_turn_up_to_a_bound() {
         story.tell(Event::Triggered { plugin, payload: Payload::default() });
     }
     assert_eq!(story.started.len(), 1);
-    assert!(story.actions.iter().any(|action| matches!(action, Action::Note(Note::TriggerRefused { waiting: 1_000, .. }))));
+    assert!(
+        story.actions.iter().any(|action| matches!(action, Action::Note(Note::TriggerRefused { waiting: 1_000, .. })))
+    );
     for _ in 0..1_001 {
         story.end(Outcome::Succeeded);
     }
@@ -384,7 +392,11 @@ fn starts_by_hand_wait_for_their_turn_up_to_a_bound() {
 
 #[test]
 fn its_own_words_stand_until_the_next_run_ends_and_change_once_a_second() {
-    let say = |status, description: &str| Report { status, description: description.to_owned(), data: vec![("k".into(), "v".into())] };
+    let say = |status, description: &str| Report {
+        status,
+        description: description.to_owned(),
+        data: vec![("k".into(), "v".into())],
+    };
     let mut story = Story::of("every: 1m");
     let run = story.begin().run;
     story.tell(Event::Reported { run, report: say(Status::Degraded, "slow") });
@@ -484,7 +496,13 @@ fn what_is_late_or_unknown_is_ignored() {
     let before = story.view();
     story.tell(Event::Started { run });
     story.tell(Event::Progressed { run: RunId(999) });
-    let ended = Ended { outcome: Outcome::Trapped, reason: String::new(), refusals: Vec::new(), exit_code: None, usage: Usage::default() };
+    let ended = Ended {
+        outcome: Outcome::Trapped,
+        reason: String::new(),
+        refusals: Vec::new(),
+        exit_code: None,
+        usage: Usage::default(),
+    };
     story.tell(Event::Ended { run, ended });
     story.tell(Event::Loading { plugin: PluginId(77) });
     let after = story.view();

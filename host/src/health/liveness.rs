@@ -1,0 +1,90 @@
+//! `/health/live`: red for what a restart heals, and for nothing else.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Options;
+use super::board::Board;
+use super::judge::{Files, Stuck, TICK, Watch};
+use crate::text::shown;
+
+/// Looks at all beats once a tick, and remembers the verdict.
+pub(super) struct Liveness {
+    board: Arc<Board>,
+    stuck_looks: u64,
+    /// The scheduler first, then the lanes.
+    threads: Vec<Thread>,
+    termination_log: PathBuf,
+    red: Option<String>,
+}
+
+struct Thread {
+    name: String,
+    watch: Watch,
+    files: Files,
+    stuck: Option<Stuck>,
+}
+
+impl Liveness {
+    pub(super) fn new(options: &Options) -> Liveness {
+        let thread = |name: String| Thread { name, watch: Watch::default(), files: Files::default(), stuck: None };
+        let lanes = (0..options.board.lanes().len()).map(|lane| thread(format!("lane {lane}")));
+        Liveness {
+            board: options.board.clone(),
+            stuck_looks: (options.stuck.as_secs_f64() / TICK.as_secs_f64()).ceil() as u64,
+            threads: std::iter::once(thread("the scheduler".to_owned())).chain(lanes).collect(),
+            termination_log: options.termination_log.clone(),
+            red: None,
+        }
+    }
+
+    /// Why it is red; none while it is green.
+    pub(super) fn red(&self) -> Option<&str> {
+        self.red.as_deref()
+    }
+
+    /// One look, to be called once a [`TICK`] of the health thread's own clock.
+    pub(super) fn tick(&mut self) {
+        let board = self.board.clone();
+        let beats = std::iter::once(board.scheduler()).chain(board.lanes());
+        for (thread, beat) in self.threads.iter_mut().zip(beats) {
+            thread.stuck = match thread.files.sample(beat) {
+                Some(sample) => thread.watch.look(beat.read(), sample, self.stuck_looks),
+                None => None,
+            };
+        }
+        let now = self.verdict();
+        match (&self.red, &now) {
+            (None, Some(reason)) => self.turn_red(reason),
+            (Some(_), None) => tracing::info!("liveness is green again"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.red = now;
+    }
+
+    fn verdict(&self) -> Option<String> {
+        let seconds = self.stuck_looks;
+        for (index, thread) in self.threads.iter().enumerate() {
+            let Some(stuck) = thread.stuck else { continue };
+            let what = if index == 0 { "has given no beat" } else { "has been in one poll" };
+            return Some(format!("{} {what} for {seconds} s: it is {stuck}", thread.name));
+        }
+        let snapshot = self.board.snapshot();
+        let escalating = snapshot.plugins.iter().find(|view| view.escalates)?;
+        let description = shown(&escalating.description, 512);
+        Some(format!("plugin {} is Unhealthy and escalates: {description}", escalating.name))
+    }
+
+    fn turn_red(&self, reason: &str) {
+        self.board.turned_red();
+        tracing::error!(reason, "liveness turned red");
+        // Kubernetes makes the file; where there is none, nobody reads it.
+        let file = std::fs::OpenOptions::new().append(true).open(&self.termination_log);
+        if let Ok(mut file) = file {
+            use std::io::Write as _;
+            if let Err(error) = writeln!(file, "{reason}") {
+                tracing::warn!(%error, "the termination log could not be written");
+            }
+        }
+    }
+}
