@@ -6,7 +6,13 @@ use crate::context::Invocation;
 use crate::{Context, Error, Health, Level, Status, Trigger};
 
 /// The bindings of the world `plugin`.
-#[allow(missing_docs, unsafe_op_in_unsafe_fn, clippy::all, clippy::pedantic, reason = "generated; the WIT is where it is documented")]
+#[allow(
+    missing_docs,
+    unsafe_op_in_unsafe_fn,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; the WIT is where it is documented"
+)]
 pub mod job_bindings {
     wit_bindgen::generate!({
         path: "wit",
@@ -19,7 +25,13 @@ pub mod job_bindings {
 }
 
 /// The bindings of the world `checker`.
-#[allow(missing_docs, unsafe_op_in_unsafe_fn, clippy::all, clippy::pedantic, reason = "generated; the WIT is where it is documented")]
+#[allow(
+    missing_docs,
+    unsafe_op_in_unsafe_fn,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; the WIT is where it is documented"
+)]
 pub mod check_bindings {
     wit_bindgen::generate!({
         path: "wit",

@@ -146,7 +146,9 @@ fn value(meta: &Meta, kind: Kind) -> syn::Result<Value> {
     let literal = literal(meta)?;
     let wrong = |what: &str| syn::Error::new(literal.span(), format!("this must be {what}"));
     match (kind, &literal) {
-        (Kind::Whole | Kind::Amount | Kind::Seconds, Lit::Int(number)) => Ok(Value::from(number.base10_parse::<u64>()?)),
+        (Kind::Whole | Kind::Amount | Kind::Seconds, Lit::Int(number)) => {
+            Ok(Value::from(number.base10_parse::<u64>()?))
+        }
         (Kind::Whole, _) => Err(wrong("a whole number")),
         (Kind::Seconds, Lit::Float(number)) => Ok(Value::from(number.base10_parse::<f64>()?)),
         (Kind::Seconds, _) => Err(wrong("a number of seconds")),

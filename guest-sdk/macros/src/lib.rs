@@ -83,7 +83,10 @@ fn expand_job(arguments: proc_macro2::TokenStream, function: &ItemFn) -> syn::Re
 
 fn expand_check(arguments: proc_macro2::TokenStream, function: &ItemFn) -> syn::Result<proc_macro2::TokenStream> {
     if !arguments.is_empty() {
-        return Err(syn::Error::new(arguments.span(), "#[check] takes no arguments; how often it is called is `health(check_seconds = …)` of #[job]"));
+        return Err(syn::Error::new(
+            arguments.span(),
+            "#[check] takes no arguments; how often it is called is `health(check_seconds = …)` of #[job]",
+        ));
     }
     refuse_modifiers(function)?;
     if !function.sig.inputs.is_empty() {

@@ -1,0 +1,125 @@
+//! The documentation: what it shows is run, what it lists is compared with the code.
+
+use std::fs;
+use std::process::Command;
+
+use windlass_tests::{Scene, binary, guest, root};
+
+/// The fenced block behind `<!-- test: NAME -->`.
+fn block(file: &str, name: &str) -> String {
+    let text = fs::read_to_string(root().join(file)).unwrap();
+    let mark = format!("<!-- test: {name} -->");
+    let rest = text.split(&mark).nth(1).unwrap_or_else(|| panic!("{file} has no {mark}"));
+    let fenced = rest.split("```").nth(1).unwrap();
+    fenced.split_once('\n').unwrap().1.to_owned()
+}
+
+/// Runs a block of shell in a folder, with the binary under test first in the path.
+fn shell(scene: &Scene, script: &str, target: &str) -> String {
+    let bin = binary();
+    let path = format!("{}:{}", bin.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", script])
+        .current_dir(scene.path())
+        .env("PATH", path)
+        .env("WINDLASS_SDK", root().join("guest-sdk"))
+        .env("CARGO_TARGET_DIR", target)
+        .env("WINDLASS_REPO", root())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}\n{said}");
+    said
+}
+
+#[test]
+fn the_thirty_second_way_works() {
+    let scene = Scene::new();
+    fs::write(scene.path().join("any.wasm"), guest("plain-wasi")).unwrap();
+    let said = shell(&scene, &block("README.md", "thirty seconds"), "target");
+    assert!(said.contains("hello from a plain WASI program") && said.contains("Succeeded"), "{said}");
+}
+
+#[test]
+fn from_an_empty_folder_to_a_running_job() {
+    let scene = Scene::new();
+    // The lines as they stand, but for the two that a reader types by hand: which SDK, and how to stop.
+    let script = block("README.md", "a job of your own")
+        .replace("windlass new --lang rust hello", "windlass new --lang rust hello --sdk-path \"$WINDLASS_SDK\"")
+        .replace("windlass run", "timeout --signal=TERM 5 windlass run || [ $? = 124 ]");
+    let said = shell(&scene, &script, "target");
+    assert!(said.contains("hello, world; this is run 1"), "{said}");
+    assert!(said.contains("test result: ok. 1 passed"), "{said}");
+}
+
+#[test]
+fn the_reference_of_the_configuration_is_the_codes_own() {
+    let path = root().join("docs/config.md");
+    let rendered = windlass_core_reference();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, &rendered).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&path).unwrap_or_default() == rendered,
+        "docs/config.md is old: UPDATE_DOCS=1 cargo xtask test -- reference"
+    );
+}
+
+fn windlass_core_reference() -> String {
+    windlass_core::config::reference_page()
+}
+
+#[test]
+fn the_example_configuration_is_taken() {
+    let text = fs::read_to_string(root().join("windlass.example.yaml")).unwrap();
+    let config = windlass_core::config::Config::from_yaml(&text).unwrap();
+    for (name, entry) in &config.plugins {
+        let entry = entry.as_ref().unwrap_or_else(|why| panic!("{name}: {why}"));
+        windlass_core::config::resolve(name, None, &config.defaults, entry)
+            .unwrap_or_else(|why| panic!("{name}: {why}"));
+    }
+    assert!(config.plugins.len() >= 3 && config.misnamed.is_empty());
+}
+
+#[test]
+fn the_readme_and_help_name_the_same_commands() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let help = String::from_utf8(Command::new(binary()).arg("--help").output().unwrap().stdout).unwrap();
+    let commands = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
+    for line in commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   ")) {
+        let name = line.split_whitespace().next().unwrap();
+        assert!(
+            name == "help" || readme.contains(&format!("| `windlass {name}")),
+            "README.md does not list `windlass {name}`"
+        );
+    }
+}
+
+#[test]
+fn the_examples_for_authors_compile() {
+    let text = fs::read_to_string(root().join("docs/writing-plugins.md")).unwrap();
+    let scene = Scene::new();
+    let made = Command::new(binary())
+        .args(["new", "--lang", "rust", "example", "--sdk-path"])
+        .arg(root().join("guest-sdk"))
+        .current_dir(scene.path())
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    let manifest = scene.path().join("example/Cargo.toml");
+    let with_anyhow =
+        fs::read_to_string(&manifest).unwrap().replace("[dependencies]", "[dependencies]\nanyhow = \"1\"");
+    fs::write(&manifest, with_anyhow).unwrap();
+    let examples: Vec<_> = text.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 3);
+    for example in examples {
+        fs::write(scene.path().join("example/src/lib.rs"), example).unwrap();
+        let built = Command::new("cargo")
+            .args(["build", "--target", "wasm32-wasip2"])
+            .current_dir(scene.path().join("example"))
+            .env("CARGO_TARGET_DIR", scene.path().join("target"))
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{example}\n{}", String::from_utf8_lossy(&built.stderr));
+    }
+}

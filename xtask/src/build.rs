@@ -1,0 +1,79 @@
+//! Builds: the host and whatever links it, once, for one target with one profile; and every guest.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+use crate::steps::{self, Steps, command, root, target_folder};
+
+/// The example plugins for WASI 0.2 and for preview 1.
+pub(crate) const PLUGINS_P2: [&str; 3] = ["heartbeat", "primes", "flaky"];
+pub(crate) const PLUGINS_P1: [&str; 1] = ["plain-wasi"];
+
+/// The machine's own target.
+pub(crate) fn own_target() -> Result<String> {
+    let version = steps::output(command("rustc", &["-vV"]))?;
+    let line = version.lines().find_map(|line| line.strip_prefix("host: "));
+    line.map(str::to_owned).ok_or_else(|| "rustc does not say what it builds for".to_owned())
+}
+
+/// Where the binaries of a target are.
+pub(crate) fn binaries(target: &str) -> PathBuf {
+    target_folder().join(target).join("release")
+}
+
+/// The host's binary.
+pub(crate) fn host_binary(target: &str) -> PathBuf {
+    binaries(target).join("windlass")
+}
+
+/// Where all guests are gathered, by their names.
+pub(crate) fn guests_folder() -> PathBuf {
+    target_folder().join("guests")
+}
+
+/// Builds the host.
+pub(crate) fn host(steps: &mut Steps, target: &str) -> Result<()> {
+    steps.step("building the host", "about 5 minutes on two cores the first time", || {
+        steps::run(command("cargo", &["build", "--release", "--target", target, "-p", "windlass"]))
+    })
+}
+
+/// Builds the example plugins and the tests' guests, and gathers them in one folder.
+pub(crate) fn guests(steps: &mut Steps) -> Result<()> {
+    steps.step("building the guests", "about a minute the first time", || {
+        let mut arguments = vec!["build", "--release", "--target", "wasm32-wasip2"];
+        PLUGINS_P2.iter().for_each(|name| arguments.extend(["-p", name]));
+        steps::run(command("cargo", &arguments))?;
+        let mut arguments = vec!["build", "--release", "--target", "wasm32-wasip1"];
+        PLUGINS_P1.iter().for_each(|name| arguments.extend(["-p", name]));
+        steps::run(command("cargo", &arguments))?;
+        let gathered = guests_folder();
+        fs::create_dir_all(&gathered).map_err(|error| format!("{}: {error}", gathered.display()))?;
+        gather(&target_folder().join("wasm32-wasip2/release"), &gathered)?;
+        gather(&target_folder().join("wasm32-wasip1/release"), &gathered)?;
+        // Guests that are no part of the workspace: nobody should build them natively.
+        for (folder, target) in [("tests/fixtures/rust", "wasm32-wasip2"), ("tests/bench/guests", "wasm32-wasip1")] {
+            let manifest = root().join(folder).join("Cargo.toml").display().to_string();
+            let built = target_folder().join(folder.replace('/', "-"));
+            let mut build = command("cargo", &["build", "--release", "--target", target, "--manifest-path", &manifest]);
+            build.env("CARGO_TARGET_DIR", &built);
+            steps::run(build)?;
+            gather(&built.join(target).join("release"), &gathered)?;
+        }
+        Ok(())
+    })
+}
+
+fn gather(from: &Path, to: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| format!("gathering guests from {}: {error}", from.display());
+    for entry in fs::read_dir(from).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "wasm")
+            && let Some(name) = path.file_name()
+        {
+            fs::copy(&path, to.join(name)).map_err(failed)?;
+        }
+    }
+    Ok(())
+}

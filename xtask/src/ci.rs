@@ -1,0 +1,93 @@
+//! `cargo xtask ci`: what CI runs, the cheap things first.
+
+use std::process::ExitCode;
+
+use crate::steps::{self, Steps, command, target_folder};
+use crate::{Result, bench, links, prepare, test};
+
+/// The cargo-deny that licences and sources are checked with.
+const DENY: &str = "0.20.2";
+
+pub(crate) fn run() -> Result<ExitCode> {
+    let mut steps = Steps::new(12);
+    let outcome = all(&mut steps);
+    steps.table();
+    match outcome {
+        Ok(count) => {
+            println!("\n{} passed, {} failed", count.passed, count.failed);
+            Ok(if count.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Err(why) => {
+            eprintln!("\n{why}");
+            println!("\n0 passed, 1 failed");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn all(steps: &mut Steps) -> Result<test::Count> {
+    let target = prepare::run(steps)?;
+    steps.step("format", "", || steps::run(command("cargo", &["fmt", "--all", "--check"])))?;
+    steps.step("links in the documentation", "", links::check)?;
+    steps.step("lints", "about 3 minutes the first time", || {
+        let lints =
+            ["clippy", "--release", "--target", &target, "--workspace", "--all-targets", "--", "-D", "warnings"];
+        steps::run(command("cargo", &lints))
+    })?;
+    steps.step("documentation", "", || {
+        let mut doc = command(
+            "cargo",
+            &["doc", "--release", "--target", &target, "--no-deps", "-p", "windlass-core", "-p", "windlass-sdk"],
+        );
+        doc.env("RUSTDOCFLAGS", "-D warnings");
+        steps::run(doc)
+    })?;
+    let count = test::all(steps, &target, &[])?;
+    if count.failed > 0 {
+        return Ok(count);
+    }
+    bench::build_benches(steps, &target)?;
+    steps.step("short benchmarks", "about 2 minutes", || {
+        for name in bench::NAMES {
+            let figures = steps::output(bench::one(&target, name, &["--short", "--json"]))?;
+            eprintln!("{}", figures.trim_end());
+            if !figures.contains("\"figures\"") {
+                return Err(format!("the benchmark {name} printed no figures"));
+            }
+        }
+        Ok(())
+    })?;
+    licences(steps)?;
+    Ok(count)
+}
+
+/// Licences, sources and advisories, by cargo-deny.
+fn licences(steps: &mut Steps) -> Result<()> {
+    let tools = target_folder().join("tools");
+    let deny = tools.join("bin/cargo-deny");
+    if !deny.exists() {
+        steps.step("installing cargo-deny", "about 5 minutes", || {
+            let root = tools.display().to_string();
+            steps::run(command(
+                "cargo",
+                &["install", "--locked", "--quiet", "--version", DENY, "--root", &root, "cargo-deny"],
+            ))
+        })?;
+    }
+    let deny = deny.display().to_string();
+    steps.step("licences and sources", "", || {
+        steps::run(command(&deny, &["--all-features", "check", "bans", "licenses", "sources"]))
+    })?;
+    steps.step("advisories", "", || {
+        let checked = steps::output(command(&deny, &["--all-features", "check", "advisories"]));
+        match checked {
+            Ok(_) => Ok(()),
+            // The list of advisories is fetched from the net; where that cannot be reached, nothing is known.
+            Err(why) if why.contains("failed to fetch") || why.contains("advisory database") => {
+                eprintln!("!! the list of advisories cannot be reached: dependencies were NOT checked against it");
+                Ok(())
+            }
+            Err(why) => Err(why),
+        }
+    })
+}
