@@ -188,6 +188,8 @@ mod tests {
         assert_eq!(told(Err::<(), _>(Error::permanent("no"))), (true, None, "no".to_owned()));
         let later = Error::transient("busy").retry_after(Duration::from_secs(9));
         assert_eq!(told(Err::<(), _>(later)), (false, Some(Duration::from_secs(9)), "busy".to_owned()));
+        let bare: anyhow::Result<()> = Err(Permanent("gone".to_owned()).into());
+        assert_eq!(told(bare), (true, None, "gone".to_owned()));
         let deep = Err::<(), _>(Permanent("gone".to_owned())).context("fetching");
         assert_eq!(told(deep), (true, None, "fetching: gone".to_owned()));
         let deep = Err::<(), _>(RetryAfter(Duration::from_secs(5), "429".to_owned())).context("fetching");

@@ -13,7 +13,7 @@ use crate::core::event::Event;
 use crate::core::health::Snapshot;
 use crate::core::name::PluginName;
 use crate::core::supervisor::Supervisor;
-use crate::driver::{self, Clock, Inbox, Message, Parts};
+use crate::driver::{self, Clock, Inbox, Parts};
 use crate::guest::{self, Engine, EngineOptions, Ledger, Metering, Toolbox};
 use crate::health::Board;
 use crate::lanes::{self, Lanes, cgroup, priority};
@@ -122,7 +122,7 @@ impl Host {
         let process_niceness = priority::niceness()?;
         let clock = Clock::start();
         let mut supervisor = Supervisor::new(seed, config.drain, clock.now());
-        let jobs = plan(&config, discover, &mut supervisor, clock, &inbox);
+        let jobs = plan(&config, discover, &mut supervisor, clock);
         board.publish(supervisor.snapshot(clock.now()));
 
         let engine = Engine::new(EngineOptions {
@@ -151,7 +151,7 @@ impl Host {
         Ok(Host { driver, loader, runtime })
     }
 
-    /// Waits until a shutdown has been drained, which [`Message::Shutdown`] begins.
+    /// Waits until a shutdown has been drained, which [`crate::driver::Message::Shutdown`] begins.
     ///
     /// # Errors
     /// If the driver failed or panicked: a fault of the host.
@@ -171,7 +171,7 @@ pub fn empty_snapshot() -> Snapshot {
 }
 
 /// Adds every plugin to the supervisor, and lists what there is to load.
-fn plan(config: &Config, discover: bool, supervisor: &mut Supervisor, clock: Clock, inbox: &Inbox) -> VecDeque<Job> {
+fn plan(config: &Config, discover: bool, supervisor: &mut Supervisor, clock: Clock) -> VecDeque<Job> {
     let mut planner = Planner {
         config,
         supervisor,
@@ -186,23 +186,16 @@ fn plan(config: &Config, discover: bool, supervisor: &mut Supervisor, clock: Clo
     let mut unnamed = config.misnamed.clone();
     match source::discover(&config.plugins_dir) {
         Ok(found) => planner.add_found(found, discover, &mut unnamed),
-        Err(error) => inbox.send(fault(
-            "plugins-dir",
-            format!(
-                "pluginsDir {} cannot be read ({error}): check the mount and its permissions",
-                config.plugins_dir.display()
-            ),
-        )),
+        Err(error) => {
+            let folder = config.plugins_dir.display();
+            let problem = format!("pluginsDir {folder} cannot be read ({error}): check the mount and its permissions");
+            planner.fault("plugins-dir", problem);
+        }
     }
     if !unnamed.is_empty() {
-        inbox.send(fault("names", unnamed.join("; ")));
+        planner.fault("names", unnamed.join("; "));
     }
     planner.jobs
-}
-
-fn fault(key: &'static str, problem: String) -> Message {
-    tracing::warn!(problem, "the host has a problem");
-    Message::Event(Event::HostFault { key, problem: Some(problem) })
 }
 
 struct Planner<'a> {
@@ -216,6 +209,14 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// Shows a problem in the host's own entry.
+    fn fault(&mut self, key: &'static str, problem: String) {
+        tracing::warn!(problem, "the host has a problem");
+        let fault = Event::HostFault { key, problem: Some(problem) };
+        // A fault is shown and nothing else: no action comes of it.
+        self.supervisor.step(fault, self.clock.now(), &mut Vec::new());
+    }
+
     fn add_entry(&mut self, name: &PluginName, entry: &Result<PluginLayer, String>) {
         let now = self.clock.now();
         let checked = entry.clone().and_then(|entry| {

@@ -123,9 +123,9 @@ fn self_reports_and_checks_are_in_the_entry() {
         "plugins:\n  says: { source: file:actor.wasm, continuous: true, config: { act: is_degraded } }\n  \
          checked: { source: file:checked.wasm }\n",
     );
-    let says = host.wait_for("says", |plugin| plugin["status"] == "Degraded");
+    let says = host.wait_for("says", |plugin| plugin["state"] == "Active" && plugin["status"] == "Degraded");
     assert_eq!((&says["description"], &says["data"]["k"]), (&"it says: having a bad day".into(), &"v".into()));
-    let checked = host.wait_for("checked", |plugin| plugin["status"] == "Degraded");
+    let checked = host.wait_for("checked", |plugin| plugin["state"] == "Active" && plugin["status"] == "Degraded");
     assert_eq!(checked["description"], "its health check says: running a temperature");
     assert_eq!(checked["data"]["degrees"], "41");
 }

@@ -80,8 +80,12 @@ pub(super) fn new_store(
         .allow_tcp(true)
         .allow_udp(true)
         .socket_addr_check(move |address, purpose| {
-            let grant = format!("sockets: [{{ address: \"{address}\" }}]");
-            checked.deny("sockets", &format!("{purpose:?} {address}"), &grant);
+            // A library binds to any address before it connects; only then is there one to name.
+            let (what, address) = match address.ip().is_unspecified() && address.port() == 0 {
+                true => ("opening a socket".to_owned(), "HOST:PORT".to_owned()),
+                false => (format!("{purpose:?} {address}"), address.to_string()),
+            };
+            checked.deny("sockets", &what, &format!("sockets: [{{ address: \"{address}\" }}]"));
             Box::pin(async { false })
         })
         .build_p1();

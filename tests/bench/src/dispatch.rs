@@ -29,7 +29,8 @@ mod bindings {
         exports: { default: async },
     });
 }
-use bindings::exports::windlass::job::job::{Invocation, TriggerKind};
+use bindings::exports::windlass::job::job::Invocation;
+use bindings::windlass::job::types::TriggerKind;
 
 /// Plugins that the runs are spread over: at most 1,000 starts wait for each.
 const PLUGINS: u32 = 100;

@@ -1,0 +1,201 @@
+//! What starts: what is due by its trigger, what is started by hand, and what a retry brings.
+
+use std::time::Duration;
+
+use super::super::run::{GRACE, Pending, Phase, Run};
+use super::{Context, Life, PluginState, Quarantine, TRIGGERS_WAITING, later};
+use crate::config::{Concurrency, Plugin, Trigger};
+use crate::event::{Action, Note, Payload, Start, TriggerKind};
+use crate::name::RunId;
+use crate::outcome::{CancelReason, Outcome, SkipReason, Usage};
+use crate::time::Now;
+
+impl PluginState {
+    /// The trigger's time has come.
+    pub(super) fn fall_due(&mut self, context: &mut Context<'_>) {
+        let (Some(config), Some(due)) = (self.config.clone(), self.next_due.take()) else { return };
+        let kind = match config.trigger {
+            Trigger::Every(period) => {
+                self.next_due = Some(next_of(due, period, context.now));
+                TriggerKind::Every
+            }
+            Trigger::Once => TriggerKind::Once,
+            Trigger::Continuous { .. } => TriggerKind::Continuous,
+            Trigger::Manual => return,
+        };
+        self.start_or_skip(Pending { trigger: kind, due, payload: Payload::default() }, &config, context);
+    }
+
+    pub(super) fn triggered(&mut self, payload: Payload, context: &mut Context<'_>) {
+        if context.shared.draining.is_some() || !matches!(self.life, Life::Ready(_)) {
+            return;
+        }
+        let Some(config) = self.config.clone() else { return };
+        let pending = Pending { trigger: TriggerKind::Manual, due: context.now, payload };
+        let blocked = match config.concurrency {
+            Concurrency::Allow(most) => self.runs.len() >= most as usize,
+            Concurrency::Forbid => !self.runs.is_empty(),
+            Concurrency::Replace => false,
+        };
+        // By hand, a start waits for its turn where one of a schedule would be skipped: somebody wants it.
+        if blocked && !config.suspend {
+            if self.triggered.len() >= TRIGGERS_WAITING {
+                let waiting = self.triggered.len();
+                context.actions.push(Action::Note(Note::TriggerRefused { plugin: self.name.clone(), waiting }));
+            } else {
+                self.triggered.push_back(pending);
+            }
+            return;
+        }
+        self.start_or_skip(pending, &config, context);
+    }
+
+    pub(super) fn start_or_skip(&mut self, pending: Pending, config: &Plugin, context: &mut Context<'_>) {
+        if config.suspend {
+            return self.skip(&pending, SkipReason::Suspended, context);
+        }
+        match self.quarantine {
+            Some(Quarantine { until: Some(until), .. }) if until.mono > context.now.mono => {
+                return self.skip(&pending, SkipReason::Quarantined, context);
+            }
+            Some(Quarantine { until: None, .. }) if !self.runs.is_empty() => {
+                return self.skip(&pending, SkipReason::Quarantined, context);
+            }
+            Some(_) | None => {}
+        }
+        if config.starting_deadline.is_some_and(|limit| context.now.mono.since(pending.due.mono) > limit) {
+            return self.skip(&pending, SkipReason::DeadlineMissed, context);
+        }
+        if pending.trigger != TriggerKind::Manual {
+            self.sign_due.get_or_insert(pending.due);
+        }
+        match config.concurrency {
+            Concurrency::Allow(most) if self.runs.len() >= most as usize => {
+                self.skip(&pending, SkipReason::StillRunning, context);
+            }
+            Concurrency::Forbid if !self.runs.is_empty() => self.skip(&pending, SkipReason::StillRunning, context),
+            Concurrency::Replace if !self.runs.is_empty() => self.replace(pending, context),
+            Concurrency::Allow(_) | Concurrency::Forbid | Concurrency::Replace => self.start(pending, false, context),
+        }
+    }
+
+    pub(super) fn replace(&mut self, pending: Pending, context: &mut Context<'_>) {
+        if let Some(older) = self.replacing.replace(pending) {
+            self.skip(&older, SkipReason::StillRunning, context);
+        }
+        let kill_at = context.now.mono + GRACE;
+        let paused: Vec<RunId> =
+            self.runs.iter().filter(|run| matches!(run.phase, Phase::Pausing { .. })).map(|run| run.id).collect();
+        for run in &mut self.runs {
+            if run.asked.is_none() {
+                run.asked = Some((CancelReason::Replaced, Some(kill_at)));
+                context.actions.push(Action::Ask { run: run.id });
+                let (plugin, reason) = (self.name.clone(), CancelReason::Replaced);
+                context.actions.push(Action::Note(Note::Cancelling { plugin, run: run.id, reason }));
+            }
+        }
+        for id in paused {
+            self.end_paused(id, Outcome::Cancelled(CancelReason::Replaced), "the next run replaced it", context);
+        }
+    }
+
+    pub(super) fn skip(&mut self, pending: &Pending, reason: SkipReason, context: &mut Context<'_>) {
+        *self.totals.skipped.entry(reason).or_default() += 1;
+        let (plugin, due) = (self.name.clone(), pending.due.wall);
+        context.actions.push(Action::Note(Note::Skipped { plugin, due, reason }));
+    }
+
+    pub(super) fn start(&mut self, pending: Pending, is_trial: bool, context: &mut Context<'_>) {
+        let Life::Ready(version) = &self.life else { return };
+        let id = RunId(context.shared.next_run);
+        context.shared.next_run += 1;
+        let is_trial = is_trial || self.quarantine.is_some();
+        if let Some(quarantine) = &mut self.quarantine {
+            quarantine.until = None;
+        }
+        let run = Run {
+            id,
+            version: version.number,
+            digest: version.loaded.digest,
+            start: pending,
+            attempt: 0,
+            failed_attempts: 0,
+            starved_attempts: 0,
+            phase: Phase::Waiting,
+            began: None,
+            asked: None,
+            killed: None,
+            starving: None,
+            is_trial,
+            usage: Usage::default(),
+            memory_bytes: 0,
+        };
+        self.runs.push(run);
+        self.start_attempt(id, context);
+    }
+
+    pub(super) fn start_attempt(&mut self, id: RunId, context: &mut Context<'_>) {
+        let Some(config) = self.config.clone() else { return };
+        let (plugin, now) = (context.id, context.now);
+        let Some(run) = self.run_mut(id) else { return };
+        run.attempt += 1;
+        run.phase = Phase::Waiting;
+        run.starving = None;
+        run.usage = Usage::default();
+        let active = config
+            .active_deadline
+            .map(|limit| run.began.map_or(limit, |began| limit.saturating_sub(now.mono.since(began.mono))));
+        context.actions.push(Action::Start(Start {
+            run: id,
+            plugin,
+            version: run.version,
+            digest: run.digest,
+            attempt: run.attempt,
+            trigger: run.start.trigger,
+            due: run.start.due.wall,
+            due_mono: run.start.due.mono,
+            made_up: false,
+            time_left: active.into_iter().chain(config.attempt_deadline).min(),
+            payload: run.start.payload.clone(),
+        }));
+    }
+
+    pub(super) fn retry_paused(&mut self, context: &mut Context<'_>) {
+        let now = context.now.mono;
+        let due = |run: &Run| matches!(run.phase, Phase::Pausing { until } if until.mono <= now);
+        let ids: Vec<RunId> = self.runs.iter().filter(|run| due(run)).map(|run| run.id).collect();
+        for id in ids {
+            self.start_attempt(id, context);
+        }
+    }
+
+    /// Starts by hand that waited, and the one that replaces, as far as there is room now.
+    pub(super) fn start_waiting(&mut self, context: &mut Context<'_>) {
+        let Some(config) = self.config.clone() else { return };
+        if context.shared.draining.is_some() {
+            return;
+        }
+        if self.runs.is_empty()
+            && let Some(pending) = self.replacing.take()
+        {
+            return self.start_or_skip(pending, &config, context);
+        }
+        loop {
+            let room = match config.concurrency {
+                Concurrency::Allow(most) => self.runs.len() < most as usize,
+                Concurrency::Forbid | Concurrency::Replace => self.runs.is_empty(),
+            };
+            let Some(pending) = room.then(|| self.triggered.pop_front()).flatten() else { return };
+            self.start_or_skip(pending, &config, context);
+        }
+    }
+}
+
+/// The next time after `now` that lies a whole number of periods after `due`: what was missed is not made up for in a burst.
+fn next_of(due: Now, period: Duration, now: Now) -> Now {
+    let late = now.mono.since(due.mono);
+    let missed = late.as_nanos() / period.as_nanos().max(1);
+    let ahead = period.saturating_mul(u32::try_from(missed + 1).unwrap_or(u32::MAX));
+    let mono = due.mono + ahead;
+    later(now, mono.since(now.mono))
+}
