@@ -17,11 +17,45 @@ enum Kind {
 
 /// An error that says that trying again will not help: for `anyhow` and error enums, wherever it stands in the chain.
 #[derive(Debug, Clone)]
-pub struct Permanent(pub String);
+pub struct Permanent {
+    message: String,
+}
 
 /// An error that says when trying again makes sense, likewise. The host keeps the pause between a second and an hour.
 #[derive(Debug, Clone)]
-pub struct RetryAfter(pub Duration, pub String);
+pub struct RetryAfter {
+    mark: Mark,
+    message: String,
+}
+
+/// Stands in the chain of causes below [`Permanent`] and [`RetryAfter`]. An error that `anyhow` has boxed no longer tells its own type, but
+/// it still tells its causes.
+#[derive(Debug, Clone)]
+struct Mark(Kind);
+
+const NEVER: Mark = Mark(Kind::Permanent);
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl std::error::Error for Mark {}
+
+impl Permanent {
+    /// Trying again will not help, and this is why.
+    pub fn new(message: impl Into<String>) -> Permanent {
+        Permanent { message: message.into() }
+    }
+}
+
+impl RetryAfter {
+    /// Trying again makes sense after `pause`.
+    pub fn new(pause: Duration, message: impl Into<String>) -> RetryAfter {
+        RetryAfter { mark: Mark(Kind::Transient(Some(pause))), message: message.into() }
+    }
+}
 
 impl Error {
     /// It may work another time; the host pauses longer from attempt to attempt.
@@ -63,11 +97,8 @@ impl Error {
         let mut kind = Kind::Transient(None);
         let mut cause = Some(error);
         while let Some(error) = cause {
-            if error.is::<Permanent>() {
-                kind = Kind::Permanent;
-            }
-            if let Some(RetryAfter(pause, _)) = error.downcast_ref() {
-                kind = Kind::Transient(Some(*pause));
+            if let Some(Mark(own)) = error.downcast_ref() {
+                kind = *own;
             }
             if let Some(Carried(own)) = error.downcast_ref() {
                 kind = own.kind;
@@ -82,7 +113,7 @@ impl Error {
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
-    while let Some(error) = cause {
+    while let Some(error) = cause.filter(|error| !error.is::<Mark>()) {
         text.push_str(": ");
         text.push_str(&error.to_string());
         cause = error.source();
@@ -128,19 +159,27 @@ impl From<Error> for Box<dyn std::error::Error + Send + Sync> {
 
 impl fmt::Display for Permanent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Permanent {}
+impl std::error::Error for Permanent {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&NEVER)
+    }
+}
 
 impl fmt::Display for RetryAfter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.1)
+        f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for RetryAfter {}
+impl std::error::Error for RetryAfter {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.mark)
+    }
+}
 
 /// What a job may return: nothing, or `Result<(), E>` for any error of the standard kind, [`Error`], `anyhow::Error`, or text.
 pub trait IntoOutcome {
@@ -188,13 +227,13 @@ mod tests {
         assert_eq!(told(Err::<(), _>(Error::permanent("no"))), (true, None, "no".to_owned()));
         let later = Error::transient("busy").retry_after(Duration::from_secs(9));
         assert_eq!(told(Err::<(), _>(later)), (false, Some(Duration::from_secs(9)), "busy".to_owned()));
-        let bare: anyhow::Result<()> = Err(Permanent("gone".to_owned()).into());
+        let bare: anyhow::Result<()> = Err(Permanent::new("gone").into());
         assert_eq!(told(bare), (true, None, "gone".to_owned()));
-        let deep = Err::<(), _>(Permanent("gone".to_owned())).context("fetching");
+        let deep = Err::<(), _>(Permanent::new("gone")).context("fetching");
         assert_eq!(told(deep), (true, None, "fetching: gone".to_owned()));
-        let deep = Err::<(), _>(RetryAfter(Duration::from_secs(5), "429".to_owned())).context("fetching");
+        let deep = Err::<(), _>(RetryAfter::new(Duration::from_secs(5), "429")).context("fetching");
         assert_eq!(told(deep), (false, Some(Duration::from_secs(5)), "fetching: 429".to_owned()));
-        let by_question_mark = || -> Result<(), Error> { Ok(Err(Permanent("never".to_owned()))?) };
+        let by_question_mark = || -> Result<(), Error> { Ok(Err(Permanent::new("never"))?) };
         assert!(by_question_mark().unwrap_err().is_permanent());
     }
 }

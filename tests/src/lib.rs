@@ -166,6 +166,11 @@ impl Host {
         let mut host = Host { child, address: String::new(), lines, seen: Vec::new(), scene };
         let line = host.wait_for_line(|line| line["message"] == "health port listening");
         host.address = line["address"].as_str().unwrap().to_owned();
+        let until = Instant::now() + PATIENCE;
+        while host.get("/health/startup").0 != 200 {
+            assert!(Instant::now() < until, "the host did not start up: {:#?}", host.lines());
+            std::thread::sleep(Duration::from_millis(5));
+        }
         host
     }
 

@@ -1,5 +1,7 @@
 //! The arguments of `#[job]`, checked, with errors at the token that is wrong.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "Rust's syntax may grow; whatever is new is refused")]
+
 use proc_macro2::{Span, TokenStream};
 use serde_json::{Map, Value};
 use syn::parse::Parser as _;
@@ -82,11 +84,11 @@ pub(crate) fn parse(tokens: TokenStream) -> syn::Result<Arguments> {
             }
             _ => {
                 let (key, value) = one(&meta, "")?;
-                if TRIGGERS.contains(&key.as_str()) {
-                    if let Some(first) = trigger.replace(key.clone()) {
-                        let why = format!("`{first}` and `{key}`: only one thing can start a job");
-                        return Err(syn::Error::new(meta.span(), why));
-                    }
+                if TRIGGERS.contains(&key.as_str())
+                    && let Some(first) = trigger.replace(key.clone())
+                {
+                    let why = format!("`{first}` and `{key}`: only one thing can start a job");
+                    return Err(syn::Error::new(meta.span(), why));
                 }
                 insert(&mut arguments.plugin, key, value, meta.span())?;
             }

@@ -37,7 +37,7 @@ fn expand_job(arguments: proc_macro2::TokenStream, function: &ItemFn) -> syn::Re
     let arguments = arguments::parse(arguments)?;
     refuse_modifiers(function)?;
     if function.sig.inputs.len() != 1 {
-        return Err(syn::Error::new(function.sig.inputs.span(), "a job takes one argument: `ctx: &Context`"));
+        return Err(syn::Error::new(function.sig.paren_token.span.join(), "a job takes one argument: `ctx: &Context`"));
     }
     let manifest = manifest::json(&arguments);
     let length = manifest.len();

@@ -59,10 +59,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), Failure> {
     let job = Job::read(args).map_err(Failure::Usage)?;
     let ended = job.execute().map_err(Failure::Failed)?;
-    match ended.outcome {
-        Outcome::Succeeded => Ok(()),
-        _ => Err(Failure::Quiet),
-    }
+    if ended.outcome == Outcome::Succeeded { Ok(()) } else { Err(Failure::Quiet) }
 }
 
 /// All input, checked.

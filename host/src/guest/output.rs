@@ -165,8 +165,7 @@ mod tests {
         pieces.iter().for_each(|piece| output.0.take(piece));
         output.finish();
         drop(output);
-        let lines = lines.0.lock().unwrap().clone();
-        lines
+        lines.0.lock().unwrap().clone()
     }
 
     #[test]

@@ -79,9 +79,10 @@ pub fn note(note: &Note) {
                     )
                 };
             }
-            match ended.outcome {
-                Outcome::Succeeded | Outcome::Cancelled(_) => ended!(Level::INFO),
-                _ => ended!(Level::WARN),
+            if matches!(ended.outcome, Outcome::Succeeded | Outcome::Cancelled(_)) {
+                ended!(Level::INFO);
+            } else {
+                ended!(Level::WARN);
             }
         }
         Note::Skipped { plugin, due, reason } => {

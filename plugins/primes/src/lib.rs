@@ -14,7 +14,7 @@ fn run(ctx: &Context) -> Result<(), Error> {
     };
     let mut primes = 0_u64;
     for number in 2..limit {
-        if number % 10_000 == 0 {
+        if number.is_multiple_of(10_000) {
             if ctx.is_cancelled() {
                 log::info!("asked to end at {number}");
                 return Ok(());
@@ -28,7 +28,8 @@ fn run(ctx: &Context) -> Result<(), Error> {
 }
 
 fn is_prime(number: u64) -> bool {
-    number >= 2 && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| number % divisor != 0)
+    number >= 2
+        && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
 }
 
 #[cfg(test)]

@@ -127,8 +127,10 @@ impl Config {
                         Ok(name) => {
                             let layer = match value.content {
                                 Content::Null => Ok(PluginLayer::default()),
-                                _ => PluginLayer::from_node(&value)
-                                    .map_err(|why| in_group(&format!("plugins.{name}"), &why)),
+                                Content::Plain(_) | Content::Quoted(_) | Content::List(_) | Content::Map(_) => {
+                                    PluginLayer::from_node(&value)
+                                        .map_err(|why| in_group(&format!("plugins.{name}"), &why))
+                                }
                             };
                             config.plugins.insert(name, layer);
                         }

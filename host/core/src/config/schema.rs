@@ -44,11 +44,11 @@ fn group(prefix: &str, table: &[Key]) -> Map<String, Json> {
             Some(_) => {}
         }
     }
-    let schema = json!({ "type": "object", "additionalProperties": false, "properties": properties });
-    match schema {
-        Json::Object(map) => map,
-        _ => Map::new(),
-    }
+    Map::from_iter([
+        ("type".to_owned(), json!("object")),
+        ("additionalProperties".to_owned(), json!(false)),
+        ("properties".to_owned(), Json::Object(properties)),
+    ])
 }
 
 fn property(key: &Key) -> Json {

@@ -1,6 +1,6 @@
 //! Configuration as people write it, and what they are told when they write it wrong.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop here")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop here")]
 
 use proptest::prelude::*;
 

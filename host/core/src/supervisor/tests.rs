@@ -1,6 +1,12 @@
 //! Plugins' lives, told step by step.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test may stop here")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may stop here"
+)]
 
 use super::*;
 use crate::config::{Config, resolve};

@@ -1,0 +1,6 @@
+use windlass_sdk::{Context, job};
+
+#[job]
+async fn run(_: &Context) {}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use windlass_sdk::check;
+
+#[check]
+fn check() {}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use windlass_sdk::{Context, job};
+
+#[job(evry = "30s")]
+fn run(_: &Context) {}
+
+fn main() {}

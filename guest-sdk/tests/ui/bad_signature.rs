@@ -1,0 +1,6 @@
+use windlass_sdk::job;
+
+#[job]
+fn run() {}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use windlass_sdk::{Context, job};
+
+#[job]
+fn run(_: &Context) {}
+
+fn main() {}
