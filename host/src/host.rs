@@ -143,6 +143,7 @@ impl Host {
             board: board.clone(),
             inbox: inbox.clone(),
             clock,
+            process_niceness,
         };
         let driver = driver::spawn(parts)?;
         let threads = resources.lanes.min(2);

@@ -100,6 +100,21 @@ fn health_asks_a_running_host() {
 }
 
 #[test]
+fn a_reader_that_goes_away_ends_a_command_well() {
+    let scene = Scene::new();
+    let mut child = std::process::Command::new(windlass_tests::binary())
+        .arg("schema")
+        .current_dir(scene.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+}
+
+#[test]
 fn once_refuses_bad_arguments_and_files() {
     let scene = Scene::new().guest("succeeds").file("cut.wasm", &guest("heartbeat")[..100]);
     for (arguments, said) in [

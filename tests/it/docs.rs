@@ -43,9 +43,10 @@ fn the_thirty_second_way_works() {
 #[test]
 fn from_an_empty_folder_to_a_running_job() {
     let scene = Scene::new();
-    // The lines as they stand, but for the two that a reader types by hand: which SDK, and how to stop.
+    // The lines as they stand, but for which SDK, which port, and the ctrl-c of a reader.
     let script = block("README.md", "a job of your own")
         .replace("windlass new --lang rust hello", "windlass new --lang rust hello --sdk-path \"$WINDLASS_SDK\"")
+        .replace("cd hello", "cd hello; sed -i s/127.0.0.1:8080/127.0.0.1:0/ windlass.yaml")
         .replace("windlass run", "timeout --signal=TERM 5 windlass run || [ $? = 124 ]");
     let said = shell(&scene, &script, "target");
     assert!(said.contains("hello, world; this is run 1"), "{said}");

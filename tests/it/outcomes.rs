@@ -62,6 +62,13 @@ fn exit_codes_of_preview_1_are_kept() {
 }
 
 #[test]
+fn a_wasi_command_component_runs_as_it_is() {
+    check("plain-wasi-command", &["--", "Ada"], 0, &["hello, Ada", "Succeeded"]);
+    // What the component's own adapter makes of exit(3).
+    check("plain-wasi-command", &["--", "--fail"], 1, &["asked to fail", "Failed", "exit     1"]);
+}
+
+#[test]
 fn memory_is_held_to_its_limit() {
     check("hoards_memory", &["--memory", "16Mi"], 1, &["OutOfMemory", "limits.memory is 16Mi"]);
     check("takes_what_it_gets", &["--memory", "16Mi"], 0, &["Succeeded", "refused  memory", "memory   15.1 MiB"]);

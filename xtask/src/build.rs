@@ -43,7 +43,7 @@ pub(crate) fn host(steps: &mut Steps, target: &str) -> Result<()> {
 pub(crate) fn guests(steps: &mut Steps) -> Result<()> {
     steps.step("building the guests", "about a minute the first time", || {
         let mut arguments = vec!["build", "--release", "--target", "wasm32-wasip2"];
-        PLUGINS_P2.iter().for_each(|name| arguments.extend(["-p", name]));
+        PLUGINS_P2.iter().chain(&PLUGINS_P1).for_each(|name| arguments.extend(["-p", name]));
         steps::run(command("cargo", &arguments))?;
         let mut arguments = vec!["build", "--release", "--target", "wasm32-wasip1"];
         PLUGINS_P1.iter().for_each(|name| arguments.extend(["-p", name]));
@@ -51,6 +51,10 @@ pub(crate) fn guests(steps: &mut Steps) -> Result<()> {
         let gathered = guests_folder();
         fs::create_dir_all(&gathered).map_err(|error| format!("{}: {error}", gathered.display()))?;
         gather(&target_folder().join("wasm32-wasip2/release"), &gathered)?;
+        // The plain program as a WASI 0.2 command, beside its preview 1 self.
+        let command = gathered.join("plain-wasi-command.wasm");
+        fs::rename(gathered.join("plain-wasi.wasm"), &command)
+            .map_err(|error| format!("{}: {error}", command.display()))?;
         gather(&target_folder().join("wasm32-wasip1/release"), &gathered)?;
         // Guests that are no part of the workspace: nobody should build them natively.
         for (folder, target) in [("tests/fixtures/rust", "wasm32-wasip2"), ("tests/bench/guests", "wasm32-wasip1")] {

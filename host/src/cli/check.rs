@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use super::{Failure, run};
+use super::{Failure, print, run};
 use crate::artifact;
 use crate::core::config::amount::{show_bytes, show_duration};
 use crate::core::config::{Config, Explained, Origin, Plugin, PluginLayer, Trigger, explain, resolve};
@@ -36,13 +36,13 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
     report.found(&config, discover);
     report.problems.extend(config.misnamed.iter().cloned());
-    print!("{}", report.text);
+    print(&report.text);
     if report.problems.is_empty() {
-        println!("all good");
+        print(format_args!("all good\n"));
         return Ok(());
     }
     for problem in &report.problems {
-        println!("problem: {problem}");
+        print(format_args!("problem: {problem}\n"));
     }
     let count = report.problems.len();
     Err(Failure::Usage(anyhow!("{count} {} found", if count == 1 { "problem" } else { "problems" })))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::Failure;
+use super::{Failure, print};
 
 /// What to ask.
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         timeout.ok_or_else(|| Failure::Usage(anyhow!("--timeout {}: it must be more than 0", args.timeout)))?;
     let (host, path) = parse(&args.url).map_err(Failure::Usage)?;
     let (code, body) = ask(&host, &path, timeout).with_context(|| args.url.clone()).map_err(Failure::Failed)?;
-    println!("{}", describe(&body));
+    print(format_args!("{}\n", describe(&body)));
     match code {
         200 => Ok(()),
         code => Err(Failure::Failed(anyhow!("{}: {code}", args.url))),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 
-use super::Failure;
+use super::{Failure, print};
 use crate::core::config::describe_layer;
 
 /// What to look at.
@@ -17,22 +17,26 @@ pub struct Args {
 /// Prints kind, manifest, what it asks for, digest and sizes.
 pub fn run(args: Args) -> Result<(), Failure> {
     let (artifact, anatomy) = crate::source::load(&args.file).map_err(|why| Failure::Usage(anyhow!(why)))?;
-    println!("file      {}", args.file.display());
-    println!("kind      {}", anatomy.kind.describe());
-    println!("digest    {}", artifact.digest);
-    println!("size      {:.1} KiB", artifact.bytes.len() as f64 / 1024.0);
+    print(format_args!("file      {}\n", args.file.display()));
+    print(format_args!("kind      {}\n", anatomy.kind.describe()));
+    print(format_args!("digest    {}\n", artifact.digest));
+    print(format_args!("size      {:.1} KiB\n", artifact.bytes.len() as f64 / 1024.0));
     match &anatomy.manifest {
-        None => println!("manifest  no manifest: its entry in the configuration says everything, or the defaults do"),
+        None => print(format_args!(
+            "manifest  no manifest: its entry in the configuration says everything, or the defaults do\n"
+        )),
         Some(manifest) => {
-            println!("manifest  windlass:job {}", manifest.abi);
-            println!("  name    {}", manifest.name.as_deref().unwrap_or("-"));
-            println!("  version {}", manifest.version.as_deref().unwrap_or("-"));
+            print(format_args!("manifest  windlass:job {}\n", manifest.abi));
+            print(format_args!("  name    {}\n", manifest.name.as_deref().unwrap_or("-")));
+            print(format_args!("  version {}\n", manifest.version.as_deref().unwrap_or("-")));
             for line in describe_layer(&manifest.plugin).lines() {
-                println!("  {line}");
+                print(format_args!("  {line}\n"));
             }
             match manifest.wants.as_slice() {
-                [] => println!("  wants   nothing"),
-                wants => wants.iter().for_each(|want| println!("  wants   {want} (not granted by asking)")),
+                [] => print(format_args!("  wants   nothing\n")),
+                wants => {
+                    wants.iter().for_each(|want| print(format_args!("  wants   {want} (not granted by asking)\n")))
+                }
             }
         }
     }
@@ -43,10 +47,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
 
 fn print_names(what: &str, names: &[String]) {
     if names.is_empty() {
-        println!("{what}   none");
+        print(format_args!("{what}   none\n"));
     }
     for (index, name) in names.iter().enumerate() {
         let label = if index == 0 { what } else { "" };
-        println!("{label:<9} {}", crate::text::shown(name, 200));
+        print(format_args!("{label:<9} {}\n", crate::text::shown(name, 200)));
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: one `match` from subcommand to the function that does it, and errors to exit codes in one place.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -63,11 +64,13 @@ pub fn main() -> ExitCode {
         Command::New(args) => new::run(args),
         Command::Health(args) => health::run(args),
         Command::Schema => {
-            println!("{:#}", crate::core::config::json_schema());
+            print(format_args!("{:#}\n", crate::core::config::json_schema()));
             Ok(())
         }
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "windlass", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "windlass", &mut script);
+            print(String::from_utf8_lossy(&script));
             Ok(())
         }
     };
@@ -76,6 +79,13 @@ pub fn main() -> ExitCode {
         Err(Failure::Quiet) => ExitCode::from(1),
         Err(Failure::Failed(error)) => say(&error, 1),
         Err(Failure::Usage(error)) => say(&error, 2),
+    }
+}
+
+/// Prints to stdout. A reader that has gone away (`windlass check | head -1`) has seen what it wanted: the command ends well.
+fn print(text: impl std::fmt::Display) {
+    if write!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(0);
     }
 }
 

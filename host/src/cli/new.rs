@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::Failure;
+use super::{Failure, print};
 use crate::core::name::PluginName;
 
 /// What to begin.
@@ -45,12 +45,14 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let folder = args.path.clone().unwrap_or_else(|| PathBuf::from(&args.name));
     let Lang::Rust = args.lang;
     write(&args, &folder).map_err(Failure::Usage)?;
-    println!("{} is there. Next:\n", folder.display());
-    println!("  cd {}", folder.display());
-    println!("  cargo test                                     # the job, without wasm");
-    println!("  cargo build --release --target wasm32-wasip2   # needs: rustup target add wasm32-wasip2");
-    println!("  windlass once target/wasm32-wasip2/release/{}.wasm", crate_name(&args.name));
-    println!("  windlass run                                   # reads windlass.yaml; health on port 8080");
+    print(format_args!("{} is there. Next:\n\n", folder.display()));
+    print(format_args!("  cd {}\n", folder.display()));
+    print(format_args!("  cargo test                                     # the job, without wasm\n"));
+    print(format_args!("  cargo build --release --target wasm32-wasip2   # needs: rustup target add wasm32-wasip2\n"));
+    print(format_args!("  windlass once target/wasm32-wasip2/release/{}.wasm\n", crate_name(&args.name)));
+    print(format_args!(
+        "  windlass run                                   # reads windlass.yaml; health on port 8080\n"
+    ));
     Ok(())
 }
 

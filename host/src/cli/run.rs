@@ -10,7 +10,7 @@ use crate::core::config::Config;
 use crate::driver::{Inbox, Message};
 use crate::health::{self, Board, Signals};
 use crate::host::{self, DataLock, Host, Resources, Setup};
-use crate::lanes::cgroup;
+use crate::lanes::{cgroup, priority};
 use crate::telemetry::{self, Format};
 
 /// Where the configuration is looked for if nothing is said.
@@ -55,6 +55,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         ready_timeout: config.ready_timeout,
         drain: config.drain,
         termination_log: args.termination_log,
+        process_niceness: priority::niceness().map_err(Failure::Failed)?,
         on_shutdown: Box::new(move || told.send(Message::Shutdown)),
     };
     health::spawn(bound, signals, options).map_err(Failure::Failed)?;

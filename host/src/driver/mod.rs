@@ -21,6 +21,7 @@ use crate::core::supervisor::Supervisor;
 use crate::core::time::{Mono, Now, Timestamp};
 use crate::guest::{self, Executable, Grants, Invocation, Lack, Ledger, Prepared, Probe, Reservation, Toolbox};
 use crate::health::Board;
+use crate::lanes::priority::{self, Role};
 use crate::lanes::{Group, Lanes, TaskHandle};
 use crate::telemetry;
 
@@ -74,6 +75,8 @@ pub struct Parts {
     pub inbox: Arc<Inbox>,
     /// The clock that the supervisor was started with.
     pub clock: Clock,
+    /// The niceness the process was started with, which the scheduler's thread must have.
+    pub process_niceness: i32,
 }
 
 /// A plugin as the driver knows it.
@@ -112,9 +115,10 @@ struct Driver {
 /// Runs until a shutdown is drained. Call it on a thread of its own.
 ///
 /// # Errors
-/// Never for what a plugin does.
+/// If the thread has not the niceness of its role. Never for what a plugin does.
 pub fn run(parts: Parts) -> Result<()> {
-    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock } = parts;
+    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, process_niceness } = parts;
+    priority::verify(Role::Host, process_niceness)?;
     let mut driver = Driver {
         supervisor,
         lanes,

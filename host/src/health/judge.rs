@@ -29,6 +29,8 @@ pub(super) enum Stuck {
     Blocked,
     /// It computes and does not come back.
     Spinning,
+    /// It has ended, which it does only when the host does.
+    Gone,
 }
 
 impl fmt::Display for Stuck {
@@ -36,6 +38,7 @@ impl fmt::Display for Stuck {
         f.write_str(match self {
             Stuck::Blocked => "blocked",
             Stuck::Spinning => "spinning",
+            Stuck::Gone => "gone",
         })
     }
 }

@@ -50,7 +50,9 @@ impl Liveness {
         for (thread, beat) in self.threads.iter_mut().zip(beats) {
             thread.stuck = match thread.files.sample(beat) {
                 Some(sample) => thread.watch.look(beat.read(), sample, self.stuck_looks),
-                None => None,
+                // Before it has registered, or when all of them end together.
+                None if beat.thread() == 0 || board.is_draining() => None,
+                None => Some(Stuck::Gone),
             };
         }
         let now = self.verdict();

@@ -54,6 +54,7 @@ fn serve(plugins: Vec<Arc<PluginView>>, names_only: bool) -> (Arc<Board>, Socket
         ready_timeout: Duration::from_secs(60),
         drain: Duration::from_secs(1),
         termination_log: PathBuf::from("/nonexistent"),
+        process_niceness: crate::lanes::priority::niceness().unwrap(),
         on_shutdown: Box::new(|| {}),
     };
     spawn(bound, Signals::install().unwrap(), options).unwrap();

@@ -1,6 +1,7 @@
 //! What lanes, wakers and the reaper share: the queue under its one mutex, and the way to each of them.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::queue::{Queue, Turn};
@@ -133,9 +134,13 @@ impl Shared {
             }
             drop(dead);
             for body in batch {
-                match body {
+                // What panics while it is dropped has done its harm to itself; the others are still to be buried.
+                let buried = catch_unwind(AssertUnwindSafe(|| match body {
                     Dead::Task(task, end) => task.finish(end),
                     Dead::Remains(remains) => drop(remains),
+                }));
+                if buried.is_err() {
+                    tracing::error!("a run panicked while it was dropped: a fault of the host, please report it");
                 }
             }
             dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
