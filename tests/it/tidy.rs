@@ -117,7 +117,8 @@ fn the_core_knows_no_shell() {
 
 #[test]
 fn every_file_says_its_purpose_first_and_has_one() {
-    for (name, text) in sources() {
+    // The cases of the compile tests show what an author writes, not what we do.
+    for (name, text) in sources().into_iter().filter(|(name, _)| !name.contains("/ui/")) {
         let lines = text.lines().count();
         assert!(text.starts_with("//!"), "{name} does not begin with its purpose");
         assert!(lines <= 900, "{name} has {lines} lines: which two rooms is it?");
