@@ -52,7 +52,7 @@ pub(crate) fn guests(steps: &mut Steps) -> Result<()> {
         fs::create_dir_all(&gathered).map_err(|error| format!("{}: {error}", gathered.display()))?;
         gather(&target_folder().join("wasm32-wasip2/release"), &gathered)?;
         // The plain program as a WASI 0.2 command, beside its preview 1 self.
-        let command = gathered.join("plain-wasi-command.wasm");
+        let as_command = gathered.join("plain-wasi-command.wasm");
         fs::rename(gathered.join("plain-wasi.wasm"), &command)
             .map_err(|error| format!("{}: {error}", command.display()))?;
         gather(&target_folder().join("wasm32-wasip1/release"), &gathered)?;
