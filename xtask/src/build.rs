@@ -53,8 +53,8 @@ pub(crate) fn guests(steps: &mut Steps) -> Result<()> {
         gather(&target_folder().join("wasm32-wasip2/release"), &gathered)?;
         // The plain program as a WASI 0.2 command, beside its preview 1 self.
         let as_command = gathered.join("plain-wasi-command.wasm");
-        fs::rename(gathered.join("plain-wasi.wasm"), &command)
-            .map_err(|error| format!("{}: {error}", command.display()))?;
+        fs::rename(gathered.join("plain-wasi.wasm"), &as_command)
+            .map_err(|error| format!("{}: {error}", as_command.display()))?;
         gather(&target_folder().join("wasm32-wasip1/release"), &gathered)?;
         // Guests that are no part of the workspace: nobody should build them natively.
         for (folder, target) in [("tests/fixtures/rust", "wasm32-wasip2"), ("tests/bench/guests", "wasm32-wasip1")] {

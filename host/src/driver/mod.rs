@@ -35,6 +35,9 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 /// How often those that wait for memory are looked at, besides at each end of a run: memory comes back a little later than the end.
 const ADMIT_EVERY: Duration = Duration::from_millis(20);
 
+/// How long the driver looks away after it had something to do.
+const NAP: Duration = Duration::from_micros(100);
+
 /// How often what runs have used up is told to the supervisor while they go on.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -159,6 +162,7 @@ impl Driver {
         loop {
             self.board.scheduler().enter();
             let now = self.clock.now();
+            let had_messages = !batch.is_empty();
             for message in batch.drain(..) {
                 let event = match message {
                     Message::Event(event) => event,
@@ -193,6 +197,11 @@ impl Driver {
             if self.draining && self.supervisor.is_idle() && self.running.is_empty() {
                 self.board.publish(self.supervisor.snapshot(now));
                 return Ok(());
+            }
+            if had_messages {
+                // While much happens, a batch costs one wake-up instead of one for each message: what arrives during the nap wakes
+                // nobody. A lone message is still seen at once.
+                std::thread::sleep(NAP);
             }
             let patience = self.patience();
             self.board.scheduler().sleep(patience);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, StoreLimits, StoreLimitsBuilder,
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, StoreLimits,
+    StoreLimitsBuilder,
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use windlass::core::config::Config as HostConfig;
@@ -81,7 +82,10 @@ struct Bare {
 impl Bare {
     fn new() -> Bare {
         let mut pool = PoolingAllocationConfig::default();
-        pool.linear_memory_keep_resident(256 << 10).table_keep_resident(16 << 10).async_stack_keep_resident(32 << 10);
+        pool.pagemap_scan(Enabled::Auto)
+            .linear_memory_keep_resident(256 << 10)
+            .table_keep_resident(16 << 10)
+            .async_stack_keep_resident(32 << 10);
         let mut config = Config::new();
         config.consume_fuel(true).allocation_strategy(InstanceAllocationStrategy::Pooling(pool)).wasm_memory64(false);
         let engine = Engine::new(&config).unwrap();
