@@ -98,7 +98,7 @@ fn payload_and_log_lines_arrive() {
         "actor",
         &["--config", "act=logs"],
         0,
-        &["INFO by log", "WARN by tracing answer=42", "by stdout", "by stderr"],
+        &["INFO by log", "WARN by tracing answer=42", "by stdout", "by stderr", "ERROR by wasi:logging context=engine"],
     );
 }
 

@@ -118,6 +118,19 @@ fn memory_of_all_guests_is_admitted_and_a_run_that_does_not_fit_waits() {
 }
 
 #[test]
+fn memory_that_others_hold_is_held_against_nobody_else() {
+    let host = Scene::new().guest("holds_64mib").guest("hoards_memory").run(
+        "limits: { memory: 100Mi }\nplugins:\n  hog: { source: file:holds_64mib.wasm, continuous: true }\n  \
+         small: { source: file:hoards_memory.wasm, every: 1s, startingDeadlineSeconds: 60 }\n",
+    );
+    let small = host
+        .wait_for("small", |plugin| plugin["exception"].as_str().is_some_and(|why| why.contains("OutOfMemory(Host)")));
+    assert_eq!(small["failuresInRow"], 0);
+    assert!(small["exception"].as_str().unwrap().contains("hog (64Mi)"), "{small}");
+    assert_eq!(host.plugin("hog")["status"], "Healthy");
+}
+
+#[test]
 fn self_reports_and_checks_are_in_the_entry() {
     let host = Scene::new().guest("actor").guest("checked").run(
         "plugins:\n  says: { source: file:actor.wasm, continuous: true, config: { act: is_degraded } }\n  \

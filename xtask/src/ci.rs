@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use crate::steps::{self, Steps, command, target_folder};
-use crate::{Result, bench, links, prepare, test};
+use crate::{Result, bench, demo, links, prepare, test};
 
 /// The cargo-deny that licences and sources are checked with.
 const DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<ExitCode> {
-    let mut steps = Steps::new(12);
+    let mut steps = Steps::new(13);
     let outcome = all(&mut steps);
     steps.table();
     match outcome {
@@ -46,6 +46,7 @@ fn all(steps: &mut Steps) -> Result<test::Count> {
     if count.failed > 0 {
         return Ok(count);
     }
+    steps.step("the demo", "", || demo::check(&target, 5))?;
     bench::build_benches(steps, &target)?;
     steps.step("short benchmarks", "about 2 minutes", || {
         for name in bench::NAMES {

@@ -88,6 +88,8 @@ struct Slot {
     group: Group,
     /// Of the newest version. An older one stays for as long as its runs hold on to it.
     executable: Arc<Executable>,
+    /// In whose name its runs hold memory.
+    holder: Arc<str>,
 }
 
 struct Running {
@@ -256,7 +258,7 @@ impl Driver {
             Some(slot) if slot.config.limits.weight == config.limits.weight => slot.group,
             _ => self.lanes.group(config.limits.weight),
         };
-        self.slots.insert(plugin, Slot { config, group, executable });
+        self.slots.insert(plugin, Slot { holder: Arc::from(config.name.as_str()), config, group, executable });
     }
 
     /// Forgets what has ended, before the supervisor starts the next.
@@ -310,7 +312,7 @@ impl Driver {
     /// Queues what is to run for memory and a place; it begins in [`Driver::admit`], at once where there is room.
     fn wait_with(&mut self, plugin: PluginId, what: What) {
         let ready =
-            self.slots.get(&plugin).map(|slot| (slot.executable.clone(), slot.group.clone(), holder(&slot.config)));
+            self.slots.get(&plugin).map(|slot| (slot.executable.clone(), slot.group.clone(), slot.holder.clone()));
         match (ready, what) {
             (Some((executable, group, holder)), what) => {
                 self.waiting.push(Waiting { what, executable, group, holder });
@@ -473,8 +475,4 @@ impl Drop for Driver {
             running.task.kill();
         }
     }
-}
-
-fn holder(config: &Plugin) -> Arc<str> {
-    Arc::from(config.name.as_str())
 }

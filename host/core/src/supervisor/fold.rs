@@ -74,6 +74,19 @@ pub(super) fn standing(facts: &Facts<'_>) -> Standing {
     }
 }
 
+/// Whether nothing at all is the matter, which most steps leave it at: told without writing a word.
+pub(super) fn is_plainly_well(facts: &Facts<'_>) -> bool {
+    matches!(facts.life, Life::Ready(_))
+        && !facts.config.is_some_and(|config| config.suspend)
+        && facts.quarantine.is_none()
+        && facts.silent.is_none()
+        && facts.failures_in_row == 0
+        && facts.check.is_none_or(|check| check.as_ref().is_ok_and(|report| report.status == Status::Healthy))
+        && facts.report.is_none_or(|report| report.status == Status::Healthy)
+        && facts.runs.iter().all(|run| run.retry_at().is_none())
+        && !facts.starved
+}
+
 /// The worst of all that is the matter; what is said first is the cause, so the order below matters among equals.
 fn worst(facts: &Facts<'_>) -> (Status, String) {
     let mut matters: Vec<(Status, String)> = Vec::new();

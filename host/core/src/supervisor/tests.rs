@@ -106,6 +106,9 @@ impl Story {
 
     fn stands(&mut self, state: State, status: Status, description: &str) {
         let view = self.view();
+        let facts = &self.supervisor.plugins[self.plugin.0 as usize];
+        let is_well = (state, status) == (State::Active, Status::Healthy);
+        assert_eq!(facts.is_plainly_well(self.now), is_well, "the short way must say the same: {}", view.description);
         assert_eq!((view.state, view.status), (state, status), "{}", view.description);
         assert!(view.description.contains(description), "{:?} lacks {description:?}", view.description);
     }

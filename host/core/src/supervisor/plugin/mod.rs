@@ -14,7 +14,7 @@ use super::fold::{self, Standing};
 use super::run::{Pending, Phase, Run};
 use crate::config::{Plugin, Trigger};
 use crate::event::{Action, Event, LoadedVersion, Note};
-use crate::health::{Report, RunView, Totals};
+use crate::health::{Report, RunView, State, Status, Totals};
 use crate::name::{PluginId, PluginName, RunId, VersionNumber};
 use crate::outcome::{CancelReason, Ended, Outcome};
 use crate::time::{Mono, Now, Timestamp};
@@ -364,6 +364,10 @@ impl PluginState {
     }
 
     pub(super) fn note_change(&mut self, now: Now) -> Option<Note> {
+        let was_well = (self.told.state, self.told.status) == (State::Active, Status::Healthy);
+        if was_well && fold::is_plainly_well(&self.facts(now)) {
+            return None;
+        }
         let standing = self.standing(now);
         if (standing.state, standing.status) == (self.told.state, self.told.status) {
             return None;
@@ -376,6 +380,11 @@ impl PluginState {
             to: (self.told.state, self.told.status),
             description: self.told.description.clone(),
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_plainly_well(&self, now: Now) -> bool {
+        fold::is_plainly_well(&self.facts(now))
     }
 
     fn standing(&self, now: Now) -> Standing {
