@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod governor;
 mod lane;
 pub mod priority;
 mod queue;
