@@ -24,9 +24,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some("prober") = arguments.first().map(String::as_str) {
-        health::prober(&arguments);
-        return ExitCode::SUCCESS;
+    // The other processes of the benchmark `health` are this same binary.
+    match arguments.first().map(String::as_str) {
+        Some("prober") => {
+            health::prober(&arguments);
+            return ExitCode::SUCCESS;
+        }
+        Some("rival") => {
+            health::rival(&arguments);
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     let short = arguments.iter().any(|argument| argument == "--short");
     let json = arguments.iter().any(|argument| argument == "--json");
