@@ -7,6 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod advice;
 mod check;
+mod groups;
 mod health;
 mod http;
 mod inspect;

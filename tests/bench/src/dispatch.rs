@@ -152,9 +152,17 @@ impl Windlass {
         let mut config = HostConfig::from_yaml(&yaml).unwrap();
         config.plugins_dir = scene.plugins();
         let resources = Resources::settle(&config, &cgroup::Roots::default()).unwrap();
-        let board = Board::new(resources.lanes, host::empty_snapshot());
+        let board = Board::new(resources.plan.most(), host::empty_snapshot());
         let inbox = Inbox::new();
-        let setup = Setup { config, discover: false, resources, board: board.clone(), inbox: inbox.clone(), seed: 7 };
+        let setup = Setup {
+            config,
+            discover: false,
+            resources,
+            governed_by: None,
+            board: board.clone(),
+            inbox: inbox.clone(),
+            seed: 7,
+        };
         let host = Host::start(setup).unwrap();
         while !board.snapshot().all_loaded() {
             std::thread::sleep(Duration::from_millis(10));

@@ -4,8 +4,12 @@
 //! from the process's own group to the root counts. Where the mount shows only the container's own group, as it does in most
 //! containers, the files at the root of the mount are looked at as well.
 
+mod cpu;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+pub use cpu::{CpuGroups, CpuLimit, Throttling};
 
 /// Limits above this are how version 1 says "none".
 const NO_LIMIT_BYTES: u64 = 1 << 60;
@@ -23,22 +27,6 @@ impl Default for Roots {
     fn default() -> Roots {
         Roots { groups: PathBuf::from("/sys/fs/cgroup"), membership: PathBuf::from("/proc/self/cgroup") }
     }
-}
-
-/// The CPU limit in CPUs, such as 0.5; none if there is none.
-pub fn cpu_limit(roots: &Roots) -> Option<f64> {
-    let membership = fs::read_to_string(&roots.membership).unwrap_or_default();
-    let v2 = v2_folders(roots, &membership).into_iter().filter_map(|folder| {
-        let text = fs::read_to_string(folder.join("cpu.max")).ok()?;
-        let (quota, period) = text.trim().split_once(' ')?;
-        ratio(quota, period)
-    });
-    let v1 = v1_folders(roots, &membership, "cpu").into_iter().filter_map(|folder| {
-        let quota = fs::read_to_string(folder.join("cpu.cfs_quota_us")).ok()?;
-        let period = fs::read_to_string(folder.join("cpu.cfs_period_us")).ok()?;
-        ratio(quota.trim(), period.trim())
-    });
-    v2.chain(v1).reduce(f64::min)
 }
 
 /// The memory limit in bytes; none if there is none.
@@ -60,12 +48,6 @@ pub fn machine_memory() -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
-}
-
-fn ratio(quota: &str, period: &str) -> Option<f64> {
-    // "max" and "-1" mean that there is no limit, and neither is a positive number.
-    let (quota, period): (f64, f64) = (quota.parse().ok()?, period.parse().ok()?);
-    (quota > 0.0 && period > 0.0).then(|| quota / period)
 }
 
 fn v2_folders(roots: &Roots, membership: &str) -> Vec<PathBuf> {
@@ -101,7 +83,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop here")]
     use super::*;
 
-    fn roots(membership: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Roots) {
+    pub(super) fn roots(membership: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Roots) {
         let folder = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = folder.path().join("groups").join(path);
@@ -115,45 +97,24 @@ mod tests {
 
     #[test]
     fn version_two_takes_the_smallest_limit_on_the_way_up() {
-        let (_folder, roots) = roots(
-            "0::/pod/container\n",
-            &[
-                ("pod/container/cpu.max", "max 100000\n"),
-                ("pod/cpu.max", "50000 100000\n"),
-                ("pod/container/memory.max", "268435456\n"),
-                ("pod/memory.max", "max\n"),
-            ],
-        );
-        assert_eq!(cpu_limit(&roots), Some(0.5));
+        let (_folder, roots) =
+            roots("0::/pod/container\n", &[("pod/container/memory.max", "268435456\n"), ("pod/memory.max", "max\n")]);
         assert_eq!(memory_limit(&roots), Some(256 << 20));
-    }
-
-    #[test]
-    fn version_two_in_a_namespace_is_read_at_the_root_of_the_mount() {
-        let (_folder, roots) = roots("0::/../../elsewhere\n", &[("cpu.max", "150000 100000\n")]);
-        assert_eq!(cpu_limit(&roots), Some(1.5));
     }
 
     #[test]
     fn version_one_is_read_per_controller() {
         let (_folder, roots) = roots(
             "4:memory:/job\n1:cpu,cpuacct:/job\n",
-            &[
-                ("cpu/job/cpu.cfs_quota_us", "25000\n"),
-                ("cpu/job/cpu.cfs_period_us", "100000\n"),
-                ("cpu/cpu.cfs_quota_us", "-1\n"),
-                ("cpu/cpu.cfs_period_us", "100000\n"),
-                ("memory/job/memory.limit_in_bytes", "9223372036854771712\n"),
-            ],
+            &[("memory/job/memory.limit_in_bytes", "9223372036854771712\n")],
         );
-        assert_eq!(cpu_limit(&roots), Some(0.25));
         assert_eq!(memory_limit(&roots), None);
     }
 
     #[test]
     fn no_files_means_no_limit() {
         let (_folder, roots) = roots("0::/\n", &[]);
-        assert_eq!((cpu_limit(&roots), memory_limit(&roots)), (None, None));
+        assert_eq!(memory_limit(&roots), None);
         assert!(machine_memory().is_some_and(|bytes| bytes > 1 << 20));
     }
 }
