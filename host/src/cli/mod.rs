@@ -36,6 +36,9 @@ enum Command {
     Health(health::Args),
     /// Print the JSON schema of the configuration
     Schema,
+    /// Compile one artifact for the host that started this process
+    #[command(hide = true)]
+    CompileChild(crate::compile::ChildArgs),
     /// Print a completion script for a shell
     Completion {
         /// Which shell
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::New(args) => new::run(args),
         Command::Health(args) => health::run(args),
+        Command::CompileChild(args) => crate::compile::run_child(&args).map_err(Failure::Failed),
         Command::Schema => {
             print(format_args!("{:#}\n", crate::core::config::json_schema()));
             Ok(())

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
 use super::Failure;
+use crate::compile;
 use crate::core::config::Config;
 use crate::driver::{Inbox, Message};
 use crate::health::{self, Board, Signals};
@@ -30,6 +32,32 @@ pub struct Args {
     /// Where the reason is written when /health/live turns red
     #[arg(long, value_name = "FILE", default_value = "/dev/termination-log", hide = true)]
     termination_log: PathBuf,
+    #[command(flatten)]
+    compile: CompileArgs,
+}
+
+/// Bounds on a compile, for those who test them.
+#[derive(Debug, clap::Args)]
+struct CompileArgs {
+    /// CPU time that one compile may take
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    compile_cpu_seconds: Option<u64>,
+    /// Time that one compile may take
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    compile_seconds: Option<u64>,
+    /// Memory that one compile may take
+    #[arg(long, value_name = "MIB", hide = true, value_parser = clap::value_parser!(u64).range(1..65536))]
+    compile_mib: Option<u64>,
+}
+
+impl CompileArgs {
+    fn means(&self) -> compile::Means {
+        let mut means = compile::Means::default();
+        means.limits.cpu_seconds = self.compile_cpu_seconds.unwrap_or(means.limits.cpu_seconds);
+        means.limits.time = self.compile_seconds.map_or(means.limits.time, Duration::from_secs);
+        means.memory_bytes = self.compile_mib.map(|mib| mib << 20);
+        means
+    }
 }
 
 /// Runs until SIGTERM or SIGINT has been drained.
@@ -59,7 +87,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         on_shutdown: Box::new(move || told.send(Message::Shutdown)),
     };
     health::spawn(bound, signals, options).map_err(Failure::Failed)?;
-    let ended = serve(config, discover, resources, &board, inbox);
+    let ended = serve(config, discover, resources, args.compile.means(), &board, inbox);
     if let Err(error) = &ended {
         tracing::error!(error = format!("{error:#}"), "the host failed");
     }
@@ -76,6 +104,7 @@ fn serve(
     config: Config,
     discover: bool,
     resources: Resources,
+    compile: compile::Means,
     board: &Arc<Board>,
     inbox: Arc<Inbox>,
 ) -> anyhow::Result<()> {
@@ -88,7 +117,7 @@ fn serve(
     );
     // Not a secret, and not to be guessed from outside: two hosts should not retry in step.
     let seed = u64::from(std::process::id()) ^ host::empty_snapshot().started.as_nanosecond() as u64;
-    let host = Host::start(Setup { config, discover, resources, board: board.clone(), inbox, seed })?;
+    let host = Host::start(Setup { config, discover, resources, compile, board: board.clone(), inbox, seed })?;
     host.wait()?;
     tracing::info!("everything has ended; good bye");
     Ok(())
