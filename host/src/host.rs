@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::compile::{self, Compiler};
 use crate::core::config::{Config, PluginLayer, amount, resolve};
 use crate::core::event::Event;
 use crate::core::health::Snapshot;
@@ -121,6 +122,8 @@ pub struct Setup {
     pub resources: Resources,
     /// The control groups whose CPU limit is followed and kept; none to let the kernel throttle.
     pub governed_by: Option<cgroup::Roots>,
+    /// How artifacts are compiled.
+    pub compile: compile::Means,
     /// Where health is told; made for as many lanes as `resources.plan` may come to.
     pub board: Arc<Board>,
     /// Where messages come from.
@@ -135,7 +138,7 @@ impl Host {
     /// # Errors
     /// If the engine, a thread or a niceness cannot be had. Never for a plugin.
     pub fn start(setup: Setup) -> Result<Host> {
-        let Setup { config, discover, resources, governed_by, board, inbox, seed } = setup;
+        let Setup { config, discover, resources, governed_by, compile: means, board, inbox, seed } = setup;
         raise_descriptor_limit();
         let process_niceness = priority::niceness()?;
         let clock = Clock::start();
@@ -147,6 +150,7 @@ impl Host {
             max_concurrent_runs: resources.max_concurrent_runs,
             metering: Metering::Fuel,
         })?;
+        let settings = engine.settings();
         let toolbox = Toolbox::new(engine).context("linking what guests may import")?;
         let memories = guest::memory_slots(resources.max_concurrent_runs);
         let ledger = Ledger::new(resources.memory_bytes, resources.max_concurrent_runs, memories);
@@ -178,7 +182,7 @@ impl Host {
             supervisor,
             lanes,
             toolbox: toolbox.clone(),
-            ledger,
+            ledger: ledger.clone(),
             board: board.clone(),
             inbox: inbox.clone(),
             clock,
@@ -186,7 +190,15 @@ impl Host {
         };
         let driver = driver::spawn(parts)?;
         let threads = resources.lanes.min(2);
-        let loader = Loader::start(threads, jobs, toolbox, resources.memory_bytes, process_niceness, inbox)?;
+        let compiler = Compiler::new(compile::Options {
+            room: compile::Room::new(cgroup::Roots::default(), Some(ledger), means.memory_bytes),
+            means,
+            settings,
+            at_once: threads,
+            governor: governor.clone(),
+            process_niceness,
+        });
+        let loader = Loader::start(threads, jobs, toolbox, compiler, resources.memory_bytes, process_niceness, inbox)?;
         board.started_up();
         Ok(Host { driver, loader, _governor: governor, runtime })
     }

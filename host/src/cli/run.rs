@@ -1,10 +1,12 @@
 //! `windlass run`: the host.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
 use super::Failure;
+use crate::compile;
 use crate::core::config::Config;
 use crate::driver::{Inbox, Message};
 use crate::health::{self, Board, Signals};
@@ -34,6 +36,32 @@ pub struct Args {
     /// Do not keep to the CPU limit, and let the kernel throttle: for comparison
     #[arg(long, hide = true)]
     no_governor: bool,
+    #[command(flatten)]
+    compile: CompileArgs,
+}
+
+/// Bounds on a compile, for those who test them.
+#[derive(Debug, clap::Args)]
+struct CompileArgs {
+    /// CPU time that one compile may take
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    compile_cpu_seconds: Option<u64>,
+    /// Time that one compile may take
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    compile_seconds: Option<u64>,
+    /// Memory that one compile may take
+    #[arg(long, value_name = "MIB", hide = true, value_parser = clap::value_parser!(u64).range(1..65536))]
+    compile_mib: Option<u64>,
+}
+
+impl CompileArgs {
+    fn means(&self) -> compile::Means {
+        let mut means = compile::Means::default();
+        means.limits.cpu_seconds = self.compile_cpu_seconds.unwrap_or(means.limits.cpu_seconds);
+        means.limits.time = self.compile_seconds.map_or(means.limits.time, Duration::from_secs);
+        means.memory_bytes = self.compile_mib.map(|mib| mib << 20);
+        means
+    }
 }
 
 /// Runs until SIGTERM or SIGINT has been drained.
@@ -64,7 +92,16 @@ pub fn run(args: Args) -> Result<(), Failure> {
     };
     health::spawn(bound, signals, options).map_err(Failure::Failed)?;
     let governed_by = (!args.no_governor).then(|| args.groups.roots());
-    let setup = Setup { config, discover, resources, governed_by, board: board.clone(), inbox, seed: seed() };
+    let setup = Setup {
+        config,
+        discover,
+        resources,
+        governed_by,
+        compile: args.compile.means(),
+        board: board.clone(),
+        inbox,
+        seed: seed(),
+    };
     let ended = serve(setup);
     if let Err(error) = &ended {
         tracing::error!(error = format!("{error:#}"), "the host failed");

@@ -11,6 +11,7 @@ use wasmtime::{
     StoreLimitsBuilder,
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use windlass::compile::Means;
 use windlass::core::config::Config as HostConfig;
 use windlass::core::event::{Event, Payload};
 use windlass::core::name::PluginId;
@@ -154,11 +155,13 @@ impl Windlass {
         let resources = Resources::settle(&config, &cgroup::Roots::default()).unwrap();
         let board = Board::new(resources.plan.most(), host::empty_snapshot());
         let inbox = Inbox::new();
+        let compile = Means { program: windlass_tests::binary(), ..Means::default() };
         let setup = Setup {
             config,
             discover: false,
             resources,
             governed_by: None,
+            compile,
             board: board.clone(),
             inbox: inbox.clone(),
             seed: 7,

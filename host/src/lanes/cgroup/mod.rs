@@ -50,6 +50,33 @@ pub fn machine_memory() -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// What may still be used of the container's memory, in bytes: the smallest difference between limit and use on the way up; none
+/// if there is no limit. Files that the kernel would drop first do not count as used.
+pub fn memory_left(roots: &Roots) -> Option<u64> {
+    let membership = fs::read_to_string(&roots.membership).unwrap_or_default();
+    let left = |folder: PathBuf, limit: &str, usage: &str, idle: &str| -> Option<u64> {
+        let number = |file: &str| fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
+        let limit = number(limit).filter(|bytes| *bytes < NO_LIMIT_BYTES)?;
+        let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+        let idle = stat.lines().find_map(|line| line.strip_prefix(idle)?.trim().parse::<u64>().ok()).unwrap_or(0);
+        Some(limit.saturating_sub(number(usage)?.saturating_sub(idle)))
+    };
+    let v2 = v2_folders(roots, &membership).into_iter();
+    let v2 = v2.filter_map(|folder| left(folder, "memory.max", "memory.current", "inactive_file "));
+    let v1 = v1_folders(roots, &membership, "memory").into_iter();
+    let v1 =
+        v1.filter_map(|folder| left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "));
+    v2.chain(v1).min()
+}
+
+/// What the machine can still give, in bytes.
+pub fn machine_memory_left() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 fn v2_folders(roots: &Roots, membership: &str) -> Vec<PathBuf> {
     let own = membership.lines().find_map(|line| line.strip_prefix("0::"));
     upwards(&roots.groups, own.unwrap_or("/"))
@@ -109,6 +136,35 @@ mod tests {
             &[("memory/job/memory.limit_in_bytes", "9223372036854771712\n")],
         );
         assert_eq!(memory_limit(&roots), None);
+    }
+
+    #[test]
+    fn what_is_left_is_the_least_on_the_way_up_and_idle_files_are_not_used() {
+        let (_folder, v2) = roots(
+            "0::/pod/container\n",
+            &[
+                ("pod/container/memory.max", "1000\n"),
+                ("pod/container/memory.current", "700\n"),
+                ("pod/container/memory.stat", "anon 1\nfile 400\ninactive_file 300\n"),
+                ("pod/memory.max", "800\n"),
+                ("pod/memory.current", "750\n"),
+            ],
+        );
+        assert_eq!(memory_left(&v2), Some(50));
+        let (_folder, v1) = roots(
+            "4:memory:/job\n",
+            &[
+                ("memory/job/memory.limit_in_bytes", "1000\n"),
+                ("memory/job/memory.usage_in_bytes", "1200\n"),
+                ("memory/job/memory.stat", "inactive_file 1\ntotal_inactive_file 400\n"),
+                ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+                ("memory/memory.usage_in_bytes", "5\n"),
+            ],
+        );
+        assert_eq!(memory_left(&v1), Some(200));
+        let (_folder, none) = roots("0::/\n", &[("memory.max", "max\n"), ("memory.current", "5\n")]);
+        assert_eq!(memory_left(&none), None);
+        assert!(machine_memory_left().is_some_and(|bytes| bytes > 1 << 20));
     }
 
     #[test]
