@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::shared::Shared;
 use super::task::{After, End, Remains, Task};
 use super::{LaneObserver, clock, slice};
+use crate::wedge::{self, Point};
 
 /// Runs until [`Shared::stop_lanes`].
 pub(super) fn run(shared: &Shared, observer: &dyn LaneObserver, lane: usize) {
@@ -22,6 +23,7 @@ pub(super) fn run(shared: &Shared, observer: &dyn LaneObserver, lane: usize) {
         let began = Instant::now();
         let waited = task.meter.poll_begins(began);
         observer.poll_begins(lane, waited);
+        wedge::pass(Point::Lane);
         slice::begin(began);
         let polled = poll(&task);
         slice::end();
