@@ -13,5 +13,6 @@ pub mod lanes;
 pub mod source;
 pub mod telemetry;
 pub mod text;
+mod wedge;
 
 pub use windlass_core as core;

@@ -39,6 +39,6 @@ pub(crate) fn one(target: &str, name: &str, flags: &[&str]) -> std::process::Com
     let binary = build::binaries(target).join("windlass-bench").display().to_string();
     let mut bench = command(&binary, &[name]);
     bench.args(flags);
-    test::environment(&mut bench, target);
+    test::environment(&mut bench);
     bench
 }

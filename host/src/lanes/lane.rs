@@ -9,6 +9,7 @@ use super::governor::Pacer;
 use super::shared::{LastTurn, Shared};
 use super::task::{After, End, Remains, Task};
 use super::{LaneObserver, clock, slice};
+use crate::wedge::{self, Point};
 
 /// Runs until [`Shared::stop_lanes`].
 pub(super) fn run(shared: &Shared, pacer: &Pacer, observer: &dyn LaneObserver, lane: usize) {
@@ -28,6 +29,7 @@ pub(super) fn run(shared: &Shared, pacer: &Pacer, observer: &dyn LaneObserver, l
         let began = Instant::now();
         let waited = task.meter.poll_begins(began);
         observer.poll_begins(lane, waited);
+        wedge::pass(Point::Lane);
         slice::begin(began);
         let polled = poll(&task);
         slice::end();

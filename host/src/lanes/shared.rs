@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::queue::{Queue, Turn};
 use super::task::{End, Remains, Task};
+use crate::wedge::{self, Point};
 
 /// Held for the length of one push or pop; nothing is called while it is held.
 struct Runnable {
@@ -178,6 +179,7 @@ impl Shared {
                 continue;
             }
             drop(dead);
+            wedge::pass(Point::Reaper);
             for body in batch {
                 // What panics while it is dropped has done its harm to itself; the others are still to be buried.
                 let buried = catch_unwind(AssertUnwindSafe(|| match body {

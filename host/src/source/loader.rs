@@ -17,6 +17,7 @@ use crate::core::name::{Digest, PluginId, PluginName};
 use crate::driver::{Inbox, Message};
 use crate::guest::{Prepared, Toolbox};
 use crate::lanes::priority::{self, Role};
+use crate::wedge::{self, Point};
 
 /// One plugin to load.
 #[derive(Debug, Clone)]
@@ -104,6 +105,7 @@ impl Shared {
             let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(job) = job else { return };
             let plugin = job.plugin;
+            wedge::pass(Point::Loader);
             self.inbox.send(Message::Event(Event::Loading { plugin }));
             // A fault of the compiler is held to the one plugin that met it.
             let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.load(&job)));
