@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop here")]
 
+pub mod cgroup;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -144,7 +146,12 @@ impl Host {
 
     /// The same with environment variables.
     pub fn start_with(scene: Scene, arguments: &[String], environment: &[(&str, &str)]) -> Host {
-        let mut child = Command::new(binary())
+        Host::start_as(Command::new(binary()), scene, arguments, environment)
+    }
+
+    /// The same by a command of the caller's, which becomes the binary.
+    pub fn start_as(mut command: Command, scene: Scene, arguments: &[String], environment: &[(&str, &str)]) -> Host {
+        let mut child = command
             .args(arguments)
             .current_dir(scene.path())
             .envs(environment.iter().copied())

@@ -13,6 +13,7 @@ mod dispatch;
 mod fairness;
 mod health;
 mod metering;
+mod quota;
 mod report;
 
 use std::process::ExitCode;
@@ -28,6 +29,10 @@ fn main() -> ExitCode {
         health::prober(&arguments);
         return ExitCode::SUCCESS;
     }
+    if let Some("quota-prober") = arguments.first().map(String::as_str) {
+        quota::prober(&arguments);
+        return ExitCode::SUCCESS;
+    }
     let short = arguments.iter().any(|argument| argument == "--short");
     let json = arguments.iter().any(|argument| argument == "--json");
     let report: Report = match arguments.first().map(String::as_str) {
@@ -35,6 +40,7 @@ fn main() -> ExitCode {
         Some("metering") => metering::run(short),
         Some("fairness") => fairness::run(short),
         Some("health") => health::run(short),
+        Some("quota") => quota::run(short),
         Some("density") => density::run(short),
         other => {
             eprintln!("windlass-bench: there is no benchmark {other:?}");
