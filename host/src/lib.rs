@@ -4,6 +4,7 @@
 
 pub mod artifact;
 pub mod cli;
+pub mod compile;
 pub mod driver;
 pub mod guest;
 pub mod health;
@@ -12,5 +13,6 @@ pub mod lanes;
 pub mod source;
 pub mod telemetry;
 pub mod text;
+mod wedge;
 
 pub use windlass_core as core;

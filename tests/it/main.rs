@@ -5,7 +5,9 @@
 mod bad_input;
 mod commands;
 mod docs;
+mod governor;
 mod health;
+mod liveness;
 mod outcomes;
 mod shutdown;
 mod spine;

@@ -7,6 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod advice;
 mod check;
+mod groups;
 mod health;
 mod http;
 mod inspect;
@@ -41,6 +42,9 @@ enum Command {
     ProbeAdvice(probe_advice::Args),
     /// Print the JSON schema of the configuration
     Schema,
+    /// Compile one artifact for the host that started this process
+    #[command(hide = true)]
+    CompileChild(crate::compile::ChildArgs),
     /// Print a completion script for a shell
     Completion {
         /// Which shell
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::New(args) => new::run(args),
         Command::Health(args) => health::run(args),
         Command::ProbeAdvice(args) => probe_advice::run(args),
+        Command::CompileChild(args) => crate::compile::run_child(&args).map_err(Failure::Failed),
         Command::Schema => {
             print(format_args!("{:#}\n", crate::core::config::json_schema()));
             Ok(())

@@ -54,7 +54,12 @@ impl Stage {
         let nice = priority::niceness().unwrap();
         let engine = Engine::new(EngineOptions { max_concurrent_runs: runs, metering: Metering::Fuel }).unwrap();
         let runtime = lanes::guest_runtime(nice).unwrap();
-        let options = lanes::Options { lanes, runtime: runtime.handle().clone(), process_niceness: nice };
+        let options = lanes::Options {
+            lanes,
+            runtime: runtime.handle().clone(),
+            pacer: lanes::governor::Pacer::new(),
+            process_niceness: nice,
+        };
         Stage {
             lanes: Lanes::start(&options, observer).unwrap(),
             toolbox: Toolbox::new(engine).unwrap(),
