@@ -14,6 +14,7 @@ mod fairness;
 mod health;
 mod metering;
 mod quota;
+mod quota_child;
 mod report;
 
 use std::process::ExitCode;
@@ -31,6 +32,10 @@ fn main() -> ExitCode {
     }
     if let Some("quota-prober") = arguments.first().map(String::as_str) {
         quota::prober(&arguments);
+        return ExitCode::SUCCESS;
+    }
+    if let Some("quota-child") = arguments.first().map(String::as_str) {
+        quota_child::inside(&arguments);
         return ExitCode::SUCCESS;
     }
     let short = arguments.iter().any(|argument| argument == "--short");
