@@ -5,6 +5,7 @@
 pub mod artifact;
 pub mod cli;
 pub mod driver;
+pub mod escalations;
 pub mod guest;
 pub mod health;
 pub mod host;

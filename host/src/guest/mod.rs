@@ -11,8 +11,9 @@ mod output;
 mod prepare;
 mod run;
 mod store;
+mod waits;
 
-pub use attempt::{Line, LineSource, Listener, Probe, Progress};
+pub use attempt::{Line, LineSource, Listener, Probe, Progress, Waits};
 pub use engine::{
     Engine, EngineOptions, Metering, SLICE_FUEL, memory_slots, runs_that_map_areas_allow, settle_max_concurrent_runs,
 };
