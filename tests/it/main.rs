@@ -10,3 +10,4 @@ mod outcomes;
 mod shutdown;
 mod spine;
 mod tidy;
+mod verdicts;
