@@ -12,3 +12,4 @@ mod outcomes;
 mod shutdown;
 mod spine;
 mod tidy;
+mod verdicts;
