@@ -4,6 +4,7 @@
 
 pub mod artifact;
 pub mod cli;
+pub mod compile;
 pub mod driver;
 pub mod guest;
 pub mod health;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop here")]
 
+pub mod cgroup;
 mod groups;
 
 use std::fs;
@@ -207,11 +208,16 @@ impl Host {
                 command
             }
         };
+        command.envs(launch.wedge.map(|wedge| (WEDGE, wedge)));
+        Host::start_as(command, scene, arguments, launch.environment)
+    }
+
+    /// The same by a command of the caller's, which becomes the binary.
+    pub fn start_as(mut command: Command, scene: Scene, arguments: &[String], environment: &[(&str, &str)]) -> Host {
         let mut child = command
             .args(arguments)
             .current_dir(scene.path())
-            .envs(launch.environment.iter().copied())
-            .envs(launch.wedge.map(|wedge| (WEDGE, wedge)))
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -5,11 +5,15 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+mod advice;
 mod check;
+mod groups;
 mod health;
+mod http;
 mod inspect;
 mod new;
 mod once;
+mod probe_advice;
 mod run;
 
 /// Runs jobs compiled to WebAssembly on schedule, and tells the health of each over HTTP.
@@ -34,8 +38,13 @@ enum Command {
     New(new::Args),
     /// Ask a host's health port; the exit code says what it answered
     Health(health::Args),
+    /// Measure a host's probes under its present load, and print what to set for them
+    ProbeAdvice(probe_advice::Args),
     /// Print the JSON schema of the configuration
     Schema,
+    /// Compile one artifact for the host that started this process
+    #[command(hide = true)]
+    CompileChild(crate::compile::ChildArgs),
     /// Print a completion script for a shell
     Completion {
         /// Which shell
@@ -63,6 +72,8 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::New(args) => new::run(args),
         Command::Health(args) => health::run(args),
+        Command::ProbeAdvice(args) => probe_advice::run(args),
+        Command::CompileChild(args) => crate::compile::run_child(&args).map_err(Failure::Failed),
         Command::Schema => {
             print(format_args!("{:#}\n", crate::core::config::json_schema()));
             Ok(())

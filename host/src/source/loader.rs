@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result};
 
 use crate::artifact::{self, Anatomy, Artifact};
+use crate::compile::Compiler;
 use crate::core::config::{Plugin, PluginLayer, resolve};
 use crate::core::event::{Event, LoadedVersion};
 use crate::core::name::{Digest, PluginId, PluginName};
@@ -45,6 +46,7 @@ struct Shared {
     jobs: Mutex<VecDeque<Job>>,
     shelf: Shelf,
     toolbox: Arc<Toolbox>,
+    compiler: Compiler,
     memory_limit_bytes: u64,
     inbox: Arc<Inbox>,
 }
@@ -59,6 +61,7 @@ impl Loader {
         threads: usize,
         jobs: VecDeque<Job>,
         toolbox: Arc<Toolbox>,
+        compiler: Compiler,
         memory_limit_bytes: u64,
         process_niceness: i32,
         inbox: Arc<Inbox>,
@@ -67,6 +70,7 @@ impl Loader {
             jobs: Mutex::new(jobs),
             shelf: Mutex::new(HashMap::new()),
             toolbox,
+            compiler,
             memory_limit_bytes,
             inbox,
         });
@@ -74,10 +78,8 @@ impl Loader {
             let shared = shared.clone();
             std::thread::Builder::new()
                 .name(format!("loader-{number}"))
-                // Cranelift recurses deeply into deeply nested code.
-                .stack_size(16 << 20)
                 .spawn(move || {
-                    // The compiler's threads are spawned from here, and inherit this.
+                    // Compile children are started from here, and inherit this.
                     if let Err(error) = priority::take(Role::Guest, process_niceness) {
                         tracing::warn!(error = format!("{error:#}"), "compiling at normal priority");
                     }
@@ -139,7 +141,12 @@ impl Shared {
         let place =
             self.shelf.lock().unwrap_or_else(PoisonError::into_inner).entry(artifact.digest).or_default().clone();
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        place.get_or_insert_with(|| self.toolbox.prepare(anatomy.kind, &artifact.bytes).map(Arc::new)).clone()
+        place.get_or_insert_with(|| self.make(artifact, anatomy).map(Arc::new)).clone()
+    }
+
+    fn make(&self, artifact: &Artifact, anatomy: &Anatomy) -> Result<Prepared, String> {
+        let compiled = self.compiler.compile(artifact, anatomy.kind).map_err(|refused| refused.to_string())?;
+        self.toolbox.load(&compiled)
     }
 }
 
