@@ -5,6 +5,7 @@
 mod bad_input;
 mod commands;
 mod docs;
+mod faults;
 mod governor;
 mod health;
 mod liveness;

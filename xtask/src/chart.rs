@@ -30,7 +30,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let mut steps = Steps::new(2);
     let target = prepare::run(&mut steps)?;
     build::host(&mut steps, &target)?;
-    if is_check { check(&target)? } else { write(&target)? }
+    if is_check {
+        check(&target)?
+    } else {
+        write(&target)?
+    }
     Ok(ExitCode::SUCCESS)
 }
 

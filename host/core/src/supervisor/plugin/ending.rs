@@ -190,9 +190,11 @@ impl PluginState {
         if matches!(ended.outcome, Outcome::DeadlineExceeded { starved: true }) {
             context.starved = true;
         }
-        // What the guest said of itself stood until now.
-        self.report.shown = None;
-        self.report.pending = None;
+        // What an earlier run said of itself stood until now; what this one said stands until the next ends.
+        if self.report.by != Some(run.id) {
+            self.report.shown = None;
+            self.report.pending = None;
+        }
         match verdict {
             Counts::Success => {
                 self.failures_in_row = 0;

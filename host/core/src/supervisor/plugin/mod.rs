@@ -82,6 +82,8 @@ struct SelfReport {
     shown: Option<Report>,
     taken: Option<Mono>,
     pending: Option<Report>,
+    /// The run that said it.
+    by: Option<RunId>,
 }
 
 /// What a machine may use while it acts.
@@ -234,6 +236,7 @@ impl PluginState {
             Event::Reported { run, report } => {
                 if self.run_mut(run).is_some() {
                     self.sign_of_life(context.now);
+                    self.report.by = Some(run);
                     self.take_report(report, context.now.mono);
                 }
             }

@@ -404,6 +404,11 @@ fn its_own_words_stand_until_the_next_run_ends_and_change_once_a_second() {
     story.pass(SECOND);
     story.stands(State::Active, Status::Unhealthy, "it says: bad");
     story.end(Outcome::Succeeded);
+    story.stands(State::Active, Status::Unhealthy, "it says: bad");
+    story.pass(60 * SECOND);
+    story.begin();
+    story.stands(State::Active, Status::Unhealthy, "it says: bad");
+    story.end(Outcome::Succeeded);
     story.stands(State::Active, Status::Healthy, "succeeded");
 }
 
