@@ -15,6 +15,7 @@ use crate::core::health::Snapshot;
 use crate::core::name::PluginName;
 use crate::core::supervisor::Supervisor;
 use crate::driver::{self, Clock, Inbox, Parts};
+use crate::escalations::Escalations;
 use crate::guest::{self, Engine, EngineOptions, Ledger, Metering, Toolbox};
 use crate::health::Board;
 use crate::lanes::governor::{self, Governor, LanePlan};
@@ -143,6 +144,8 @@ impl Host {
         let process_niceness = priority::niceness()?;
         let clock = Clock::start();
         let mut supervisor = Supervisor::new(seed, config.drain, clock.now());
+        let escalations = config.data_dir.as_deref().map(Escalations::open).transpose()?;
+        supervisor.remember(escalations.iter().flat_map(Escalations::before));
         let jobs = plan(&config, discover, &mut supervisor, clock);
         board.publish(supervisor.snapshot(clock.now()));
 
@@ -186,6 +189,7 @@ impl Host {
             board: board.clone(),
             inbox: inbox.clone(),
             clock,
+            escalations,
             process_niceness,
         };
         let driver = driver::spawn(parts)?;

@@ -5,6 +5,7 @@
 mod bad_input;
 mod commands;
 mod docs;
+mod faults;
 mod governor;
 mod health;
 mod liveness;
@@ -12,3 +13,4 @@ mod outcomes;
 mod shutdown;
 mod spine;
 mod tidy;
+mod verdicts;

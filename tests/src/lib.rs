@@ -303,7 +303,12 @@ impl Host {
 
     /// Waits until a plugin is as wanted, and returns it.
     pub fn wait_for(&self, name: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        let until = Instant::now() + PATIENCE;
+        self.wait_for_within(name, PATIENCE, is_it)
+    }
+
+    /// The same with another patience than the usual one.
+    pub fn wait_for_within(&self, name: &str, patience: Duration, is_it: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + patience;
         loop {
             let plugin = self.plugin(name);
             if is_it(&plugin) {

@@ -16,12 +16,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 use windlass_core::backoff;
 use windlass_core::config::{Concurrency, Config, Plugin, Trigger, resolve};
-use windlass_core::event::{Action, Event, LoadedVersion, Note, Payload, Start};
+use windlass_core::event::{Action, Event, LoadedVersion, Note, Payload, Sample, Start};
 use windlass_core::health::{Report, Snapshot, State, Status};
-use windlass_core::name::{Digest, PluginId, RunId};
+use windlass_core::name::{Digest, PluginId, PluginName, RunId};
 use windlass_core::outcome::{CancelReason, Ended, Failure, MemoryLimit, Outcome, Usage};
 use windlass_core::supervisor::Supervisor;
 use windlass_core::time::{Mono, Now};
+use windlass_core::verdict::HostCall;
 
 const PLUGINS: &str = "
 plugins:
@@ -57,6 +58,8 @@ struct Simulation {
     /// The last attempt's number of runs that are between two.
     seen: HashMap<RunId, u32>,
     over: HashSet<RunId>,
+    /// When each plugin turned `/health/live` red last.
+    escalated: HashMap<PluginName, Mono>,
     starts: u64,
     draining: bool,
     trace: Vec<String>,
@@ -81,6 +84,7 @@ impl Simulation {
             attempts: HashMap::new(),
             seen: HashMap::new(),
             over: HashSet::new(),
+            escalated: HashMap::new(),
             starts: 0,
             draining: false,
             trace: Vec::new(),
@@ -141,6 +145,14 @@ impl Simulation {
                         self.over.insert(run);
                     }
                 },
+                Action::Escalated(escalated) => {
+                    let now = self.now.mono;
+                    let plugin = self.plugins.values().find(|plugin| plugin.name == escalated.plugin).unwrap();
+                    assert!(plugin.health.escalate, "only where an operator asked for it");
+                    if let Some(last) = self.escalated.insert(escalated.plugin, now) {
+                        assert!(now.since(last) >= plugin.health.escalate_every, "too soon after the last time");
+                    }
+                }
                 Action::Note(_) => {}
             }
         }
@@ -228,6 +240,20 @@ impl Simulation {
             (None, 0..6) => {
                 attempt.began = Some(self.now.mono);
                 self.tell(Event::Started { run });
+            }
+            (Some(began), 2..5) => {
+                let elapsed = self.now.mono.since(began);
+                let cpu = if self.random.bool() { elapsed / 2 } else { Duration::ZERO };
+                let starved = if self.faults { elapsed / 3 } else { Duration::ZERO };
+                let sample = Sample {
+                    usage: Usage { elapsed, cpu, starved, ..Usage::default() },
+                    waiting: elapsed / 4,
+                    call: Some(HostCall::ALL[self.random.usize(..HostCall::ALL.len())]),
+                    in_call: self.random.bool().then_some(elapsed / 8),
+                    is_queued: self.random.bool(),
+                    ..Sample::default()
+                };
+                self.tell(Event::Sampled { run, sample: Box::new(sample) });
             }
             (Some(_), 0) => self.tell(Event::Progressed { run }),
             (Some(_), 1) => {

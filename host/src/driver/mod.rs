@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::core::config::Plugin;
-use crate::core::event::{Action, Event, Start, Starved};
+use crate::core::event::{Action, Event, Sample, Start, Starved};
 use crate::core::name::{PluginId, RunId};
 use crate::core::outcome::{CancelReason, Ended, Outcome, Usage};
 use crate::core::supervisor::Supervisor;
 use crate::core::time::{Mono, Now, Timestamp};
+use crate::escalations::Escalations;
 use crate::guest::{self, Executable, Grants, Invocation, Lack, Ledger, Prepared, Probe, Reservation, Toolbox};
 use crate::health::Board;
 use crate::lanes::priority::{self, Role};
@@ -89,6 +90,8 @@ pub struct Parts {
     pub inbox: Arc<Inbox>,
     /// The clock that the supervisor was started with.
     pub clock: Clock,
+    /// Where escalations are remembered; none where there is no `dataDir`.
+    pub escalations: Option<Escalations>,
     /// The niceness the process was started with, which the scheduler's thread must have.
     pub process_niceness: i32,
 }
@@ -123,6 +126,7 @@ struct Driver {
     board: Arc<Board>,
     inbox: Arc<Inbox>,
     clock: Clock,
+    escalations: Option<Escalations>,
     slots: HashMap<PluginId, Slot>,
     running: HashMap<RunId, Running>,
     waiting: WaitingRoom,
@@ -139,7 +143,7 @@ struct Driver {
 /// # Errors
 /// If the thread has not the niceness of its role. Never for what a plugin does.
 pub fn run(parts: Parts) -> Result<()> {
-    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, process_niceness } = parts;
+    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, escalations, process_niceness } = parts;
     priority::verify(Role::Host, process_niceness)?;
     let mut driver = Driver {
         supervisor,
@@ -149,6 +153,7 @@ pub fn run(parts: Parts) -> Result<()> {
         board,
         inbox,
         clock,
+        escalations,
         slots: HashMap::new(),
         running: HashMap::new(),
         waiting: WaitingRoom::default(),
@@ -255,8 +260,17 @@ impl Driver {
                 starved: meter.waited(),
                 memory_peak_bytes: probe.memory_peak_bytes(),
             };
-            let sampled = Event::Sampled { run: *run, usage, memory_bytes: probe.memory_bytes() };
-            self.supervisor.step(sampled, now, actions);
+            let waits = probe.waits();
+            let sample = Sample {
+                usage,
+                waiting: waits.in_all,
+                call: waits.call,
+                in_call: waits.in_call,
+                is_queued: meter.is_queued(),
+                memory_bytes: probe.memory_bytes(),
+                progress: probe.take_progress(),
+            };
+            self.supervisor.step(Event::Sampled { run: *run, sample: Box::new(sample) }, now, actions);
         }
         self.dirty = true;
     }
@@ -323,6 +337,11 @@ impl Driver {
                     running.task.kill();
                 } else if self.waiting.remove(run) {
                     self.ended_unstarted(run, outcome, reason);
+                }
+            }
+            Action::Escalated(escalated) => {
+                if let Some(memory) = &self.escalations {
+                    memory.remember(escalated);
                 }
             }
             Action::Note(note) => telemetry::note(&note),

@@ -15,6 +15,7 @@ mod health;
 mod kill;
 mod metering;
 mod quota;
+mod quota_child;
 mod report;
 mod slice;
 mod stage;
@@ -46,6 +47,10 @@ fn main() -> ExitCode {
     }
     if let Some("quota-prober") = arguments.first().map(String::as_str) {
         quota::prober(&arguments);
+        return ExitCode::SUCCESS;
+    }
+    if let Some("quota-child") = arguments.first().map(String::as_str) {
+        quota_child::inside(&arguments);
         return ExitCode::SUCCESS;
     }
     let short = arguments.iter().any(|argument| argument == "--short");

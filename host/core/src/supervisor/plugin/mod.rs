@@ -1,13 +1,18 @@
 //! One plugin's life: what is due, what runs, what failed, and what that does to it.
 
 mod ending;
+mod escalation;
 mod own_words;
 mod quarantine;
 mod starting;
+mod verdicts;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(super) use escalation::Escalation;
+use verdicts::ToldVerdict;
 
 use super::Shared;
 use super::fold::{self, Standing};
@@ -50,8 +55,17 @@ pub(super) struct Quarantine {
     step: usize,
     /// When the trial may begin; none while it goes on.
     pub(super) until: Option<Now>,
-    /// How many failed runs brought it about.
-    pub(super) failures: u32,
+    /// What brought it about.
+    pub(super) cause: Cause,
+}
+
+/// Why a plugin is in quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// So many failed runs.
+    Failures(u32),
+    /// So many kills that protect the host.
+    Kills(u32),
 }
 
 /// The author's own check.
@@ -68,6 +82,8 @@ struct SelfReport {
     shown: Option<Report>,
     taken: Option<Mono>,
     pending: Option<Report>,
+    /// The run that said it.
+    by: Option<RunId>,
 }
 
 /// What a machine may use while it acts.
@@ -111,6 +127,10 @@ pub(super) struct PluginState {
     totals: Totals,
     wakeup: Option<Mono>,
     told: Standing,
+    told_verdict: ToldVerdict,
+    escalation: Escalation,
+    /// When attempts were killed to protect the host, within the last hour.
+    kills: VecDeque<Mono>,
     /// Where it stands in the report.
     pub(super) place: Option<usize>,
 }
@@ -148,6 +168,9 @@ impl PluginState {
             totals: Totals::default(),
             wakeup: None,
             told: Standing::default(),
+            told_verdict: ToldVerdict::default(),
+            escalation: Escalation::Allowed,
+            kills: VecDeque::new(),
             place: None,
         };
         state.told = state.standing(now);
@@ -203,14 +226,17 @@ impl PluginState {
                     && run.phase == Phase::Waiting
                 {
                     run.phase = Phase::Running { since: now.mono };
+                    run.note_begun(now.mono);
                     run.began.get_or_insert(now);
                     run.starving = None;
+                    run.measured.begun(now);
                 }
             }
             Event::Ended { run, ended } => self.ended(run, ended, context),
             Event::Reported { run, report } => {
                 if self.run_mut(run).is_some() {
                     self.sign_of_life(context.now);
+                    self.report.by = Some(run);
                     self.take_report(report, context.now.mono);
                 }
             }
@@ -219,16 +245,12 @@ impl PluginState {
                     self.sign_of_life(context.now);
                 }
             }
-            Event::Sampled { run, usage, memory_bytes } => {
-                if let Some(run) = self.run_mut(run) {
-                    run.usage = usage;
-                    run.memory_bytes = memory_bytes;
-                }
-            }
+            Event::Sampled { run, sample } => self.sampled(run, *sample, context),
             Event::Starving { run, of } => {
                 let now = context.now;
                 if let Some(run) = self.run_mut(run) {
                     run.starving = of.map(|of| (run.starving.as_ref().map_or(now, |(since, _)| *since), of));
+                    run.measured.moved(now);
                 }
             }
             Event::HostFault { .. } | Event::Drain => {}
@@ -310,6 +332,7 @@ impl PluginState {
             report,
             self.silent_at().filter(|at| *at > now.mono),
             self.starved_at().filter(|at| *at > now.mono),
+            self.escalates_again().filter(|at| *at > now.mono),
         ];
         runs.chain(own).flatten().min()
     }
@@ -327,12 +350,14 @@ impl PluginState {
             self.last_failure = None;
             self.failed_at.clear();
             self.quarantine = None;
+            self.kills.clear();
             self.once_done = false;
             self.report = SelfReport::default();
         }
         let has_check = loaded.has_check;
         self.life = Life::Ready(Version { number: VersionNumber(self.versions), loaded, since: context.now.wall });
         self.checking = Checking::default();
+        self.remember_escalation(context.shared.escalated.get(&self.name).cloned().as_ref(), context.now);
         if context.shared.draining.is_some() {
             return;
         }
@@ -406,8 +431,9 @@ impl PluginState {
             last_failure: self.last_failure.as_ref(),
             quarantine: self.quarantine,
             last_success: self.last_success,
-            silent: self.silent_at().is_some_and(|at| at <= now.mono).then_some(self.sign_due).flatten(),
-            starved: self.starved_at().is_some_and(|at| at <= now.mono),
+            silent: self.silent(now),
+            starved: self.starved_for_long(now.mono),
+            escalation: self.escalation,
             check: self.checking.last.as_ref(),
             report: self.report.shown.as_ref(),
             suspended_since: self.suspended_since,
