@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod check;
+mod compile;
 mod health;
 mod inspect;
 mod new;
@@ -30,6 +31,8 @@ enum Command {
     Once(once::Args),
     /// Say what a wasm file is: kind, manifest, imports, digest
     Inspect(inspect::Args),
+    /// Compile ahead of time, into the cache of a host's dataDir
+    Compile(compile::Args),
     /// Begin a job of your own in a new folder
     New(new::Args),
     /// Ask a host's health port; the exit code says what it answered
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Once(args) => once::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Compile(args) => compile::run(args),
         Command::New(args) => new::run(args),
         Command::Health(args) => health::run(args),
         Command::CompileChild(args) => crate::compile::run_child(&args).map_err(Failure::Failed),

@@ -45,7 +45,7 @@ pub(crate) fn run(short: bool) -> Report {
 }
 
 /// Probes from a process of its own; milliseconds of those that answered, and how many did not.
-fn probe(host: &Host, probes: usize) -> (Vec<f64>, usize) {
+pub(crate) fn probe(host: &Host, probes: usize) -> (Vec<f64>, usize) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["prober", host.address(), &probes.to_string()])
         .stdin(Stdio::null())

@@ -8,12 +8,14 @@
     reason = "a benchmark may stop where something is missing"
 )]
 
+mod coldstart;
 mod density;
 mod dispatch;
 mod fairness;
 mod health;
 mod metering;
 mod report;
+mod storm;
 
 use std::process::ExitCode;
 
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         Some("fairness") => fairness::run(short),
         Some("health") => health::run(short),
         Some("density") => density::run(short),
+        Some("coldstart") => coldstart::run(short),
+        Some("storm") => storm::run(short),
         other => {
             eprintln!("windlass-bench: there is no benchmark {other:?}");
             return ExitCode::from(2);
