@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod commands;
+mod compile;
 mod docs;
 mod faults;
 mod governor;
