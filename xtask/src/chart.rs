@@ -30,13 +30,26 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let mut steps = Steps::new(2);
     let target = prepare::run(&mut steps)?;
     build::host(&mut steps, &target)?;
-    if is_check { check(&target)? } else { write(&target)? }
+    if is_check {
+        check(&target)?
+    } else {
+        write(&target)?
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The chart's folder.
 pub(crate) fn folder() -> PathBuf {
     root().join("charts/windlass")
+}
+
+/// The host's version, which is the chart's and the image's too.
+pub(crate) fn version() -> Result<String> {
+    let text = fs::read_to_string(root().join("Cargo.toml")).map_err(|error| format!("Cargo.toml: {error}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("version = \""));
+    line.and_then(|line| line.strip_suffix('"'))
+        .map(str::to_owned)
+        .ok_or_else(|| "Cargo.toml has no version".to_owned())
 }
 
 fn made(target: &str) -> Result<String> {
