@@ -43,6 +43,15 @@ pub(crate) fn folder() -> PathBuf {
     root().join("charts/windlass")
 }
 
+/// The host's version, which is the chart's and the image's too.
+pub(crate) fn version() -> Result<String> {
+    let text = fs::read_to_string(root().join("Cargo.toml")).map_err(|error| format!("Cargo.toml: {error}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("version = \""));
+    line.and_then(|line| line.strip_suffix('"'))
+        .map(str::to_owned)
+        .ok_or_else(|| "Cargo.toml has no version".to_owned())
+}
+
 fn made(target: &str) -> Result<String> {
     let host = build::host_binary(target).display().to_string();
     let schema = steps::output(steps::command(&host, &["schema"]))?;
