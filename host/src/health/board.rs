@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -44,6 +44,9 @@ impl Histogram {
 pub struct Board {
     snapshot: ArcSwap<Snapshot>,
     started_up: AtomicBool,
+    made: Instant,
+    /// From `made` until then, in nanoseconds.
+    startup_ns: AtomicU64,
     draining: AtomicBool,
     /// `/health/live` has been red at least once.
     was_red: AtomicBool,
@@ -60,6 +63,8 @@ impl Board {
         Arc::new(Board {
             snapshot: ArcSwap::from_pointee(snapshot),
             started_up: AtomicBool::new(false),
+            made: Instant::now(),
+            startup_ns: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             was_red: AtomicBool::new(false),
             lanes: (0..lanes).map(|_| Beat::default()).collect(),
@@ -82,7 +87,14 @@ impl Board {
 
     /// Configuration is read, data is open, lanes beat.
     pub fn started_up(&self) {
+        let took_ns = u64::try_from(self.made.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.startup_ns.store(took_ns, Ordering::Relaxed);
         self.started_up.store(true, Ordering::Release);
+    }
+
+    /// How long starting up took, from the board's making on; zero before it is over.
+    pub fn startup(&self) -> Duration {
+        Duration::from_nanos(self.startup_ns.load(Ordering::Relaxed))
     }
 
     /// Whether [`Board::started_up`] was said.
