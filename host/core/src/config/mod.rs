@@ -14,8 +14,8 @@ use std::time::Duration;
 
 pub use layer::Value;
 pub use plugin::{
-    Concurrency, Explained, Origin, Plugin, PluginHealth, PluginLayer, PluginLimits, Trigger, describe_layer, explain,
-    resolve,
+    Concurrency, Explained, Origin, Plugin, PluginHealth, PluginLayer, PluginLimits, Probation, Trial, Trigger,
+    describe_layer, explain, resolve,
 };
 pub use schema::{json_schema, reference_page};
 
@@ -33,6 +33,8 @@ pub struct Config {
     pub admin: Admin,
     /// `pluginsDir`
     pub plugins_dir: PathBuf,
+    /// `configDir`
+    pub config_dir: Option<PathBuf>,
     /// `dataDir`
     pub data_dir: Option<PathBuf>,
     /// `discover`; none where the file does not say.
@@ -174,6 +176,7 @@ impl Config {
                 token_file: text("admin.tokenFile").map(PathBuf::from),
             },
             plugins_dir: PathBuf::from(text("pluginsDir").unwrap_or_else(|| "/plugins".to_owned())),
+            config_dir: text("configDir").map(PathBuf::from),
             data_dir: text("dataDir").map(PathBuf::from),
             discover: match values.get("discover") {
                 Some(Value::Bool(discover)) => Some(*discover),

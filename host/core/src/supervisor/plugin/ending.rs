@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::run::{Killed, Phase, Run};
+use super::versions::Part;
 use super::{Context, Life, PluginState, later};
 use crate::backoff;
 use crate::config::{Plugin, Trigger};
@@ -173,14 +174,20 @@ impl PluginState {
     /// A run is over with all its attempts: what it means for the plugin.
     pub(super) fn finish(&mut self, run: Run, ended: Ended, context: &mut Context<'_>) {
         let now = context.now;
+        let part = self.part(&run);
         if run.killed == Some(Killed::StartingDeadline) {
+            self.judge_version(part, &ended, context);
             // It never began: a start that did not take place, not a run that failed.
             context.gone.push(run.id);
             self.skip(&run.start, SkipReason::DeadlineMissed, context);
             context.starved = true;
             return self.after_run(run.is_trial, context);
         }
-        let verdict = Counts::of(&ended.outcome);
+        let verdict = match part {
+            Part::Live => Counts::of(&ended.outcome),
+            // How a version that is not live does says nothing of the plugin as it is.
+            Part::Old | Part::Trial => Counts::Nothing,
+        };
         if matches!(ended.outcome, Outcome::DeadlineExceeded { starved: true }) {
             context.starved = true;
         }
@@ -205,10 +212,11 @@ impl PluginState {
             Counts::Nothing => {}
         }
         let (was_trial, trigger) = (run.is_trial, run.start.trigger);
-        self.record(run, ended, context);
+        self.record(run, ended.clone(), context);
         if trigger == TriggerKind::Continuous {
             self.plan_restart(verdict, context);
         }
+        self.judge_version(part, &ended, context);
         self.after_run(was_trial, context);
     }
 
