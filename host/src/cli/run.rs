@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use anyhow::{Context, anyhow};
 
 use super::Failure;
@@ -11,10 +13,8 @@ use crate::driver::{Inbox, Message};
 use crate::health::{self, Board, Signals};
 use crate::host::{self, DataLock, Host, Resources, Setup};
 use crate::lanes::{cgroup, priority};
+use crate::source::{Origin, Settings, Watcher};
 use crate::telemetry::{self, Format};
-
-/// Where the configuration is looked for if nothing is said.
-const CONFIG_FILE: &str = "windlass.yaml";
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -30,6 +30,12 @@ pub struct Args {
     /// Where the reason is written when /health/live turns red
     #[arg(long, value_name = "FILE", default_value = "/dev/termination-log", hide = true)]
     termination_log: PathBuf,
+    /// How often files are looked at, besides at each event
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, hide = true)]
+    poll_seconds: f64,
+    /// Look in rounds only, as on a share without change events
+    #[arg(long, hide = true)]
+    no_events: bool,
 }
 
 /// Runs until SIGTERM or SIGINT has been drained.
@@ -37,7 +43,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     // First of all: as PID 1 there is no default for a signal.
     let signals = Signals::install().map_err(Failure::Failed)?;
     telemetry::init(args.log_format).map_err(Failure::Usage)?;
-    let (config, discover) = configuration(args.dir.as_deref(), args.config.as_deref()).map_err(Failure::Usage)?;
+    let mut origin = Origin::find(args.dir.as_deref(), args.config.as_deref()).map_err(Failure::Usage)?;
+    let configuration = origin.read().map_err(Failure::Usage)?;
+    let config = configuration.config.clone();
     let resources = Resources::settle(&config, &cgroup::Roots::default()).map_err(Failure::Usage)?;
     let _lock = config.data_dir.as_deref().map(DataLock::take).transpose().map_err(Failure::Failed)?;
     let bound = health::bind(config.health.listen)
@@ -45,6 +53,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
             format!("health.listen {}: the port cannot be opened; is another process on it?", config.health.listen)
         })
         .map_err(Failure::Usage)?;
+    let every = Duration::try_from_secs_f64(args.poll_seconds).ok().filter(|every| !every.is_zero());
+    let every = every.ok_or_else(|| Failure::Usage(anyhow!("--poll-seconds: it must be more than 0")))?;
+    let settings = Settings { every, events: !args.no_events };
+    let watcher = Watcher::new(origin, configuration, settings).map_err(Failure::Failed)?;
+    let watch = watcher.handle();
     let board = Board::new(resources.lanes, host::empty_snapshot());
     let inbox = Inbox::new();
     let told = inbox.clone();
@@ -57,9 +70,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
         termination_log: args.termination_log,
         process_niceness: priority::niceness().map_err(Failure::Failed)?,
         on_shutdown: Box::new(move || told.send(Message::Shutdown)),
+        on_hangup: Box::new(move || watch.reload()),
     };
     health::spawn(bound, signals, options).map_err(Failure::Failed)?;
-    let ended = serve(config, discover, resources, &board, inbox);
+    let ended = serve(config.drain, watcher, resources, &board, inbox);
     if let Err(error) = &ended {
         tracing::error!(error = format!("{error:#}"), "the host failed");
     }
@@ -73,8 +87,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn serve(
-    config: Config,
-    discover: bool,
+    drain: Duration,
+    watcher: Watcher,
     resources: Resources,
     board: &Arc<Board>,
     inbox: Arc<Inbox>,
@@ -88,7 +102,7 @@ fn serve(
     );
     // Not a secret, and not to be guessed from outside: two hosts should not retry in step.
     let seed = u64::from(std::process::id()) ^ host::empty_snapshot().started.as_nanosecond() as u64;
-    let host = Host::start(Setup { config, discover, resources, board: board.clone(), inbox, seed })?;
+    let host = Host::start(Setup { drain, watcher, resources, board: board.clone(), inbox, seed })?;
     host.wait()?;
     tracing::info!("everything has ended; good bye");
     Ok(())
@@ -96,33 +110,9 @@ fn serve(
 
 /// Finds and reads the configuration. Returns it with whether files without an entry are run.
 pub(super) fn configuration(dir: Option<&Path>, file: Option<&Path>) -> anyhow::Result<(Config, bool)> {
-    let file = match (dir, file) {
-        (_, Some(file)) => Some(file),
-        (Some(_), None) => None,
-        (None, None) if Path::new(CONFIG_FILE).is_file() => Some(Path::new(CONFIG_FILE)),
-        (None, None) => {
-            return Err(anyhow!(
-                "there is no {CONFIG_FILE} here: give a folder of .wasm files (`windlass run DIR`) or `--config FILE`"
-            ));
-        }
-    };
-    let mut config = match file {
-        None => Config::default(),
-        Some(file) => read(file)?,
-    };
-    if let Some(dir) = dir {
-        config.plugins_dir = dir.to_owned();
-        std::fs::read_dir(dir).with_context(|| format!("{}: the folder of plugins cannot be read", dir.display()))?;
-    } else if let (Some(file), true) = (file, config.plugins_dir.is_relative()) {
-        // Relative to the file that says it, not to wherever the host was started.
-        config.plugins_dir = file.parent().unwrap_or(Path::new("")).join(&config.plugins_dir);
+    let read = Origin::find(dir, file)?.read()?;
+    if !read.problems.is_empty() {
+        anyhow::bail!("{}", read.problems.join("; "));
     }
-    let discover = config.discover.unwrap_or(file.is_none());
-    Ok((config, discover))
-}
-
-fn read(file: &Path) -> anyhow::Result<Config> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("{}: the configuration cannot be read", file.display()))?;
-    Config::from_yaml(&text).map_err(|why| anyhow!("{}: {why}", file.display()))
+    Ok((read.config, read.discover))
 }
