@@ -9,4 +9,5 @@ mod health;
 mod outcomes;
 mod shutdown;
 mod spine;
+mod swap;
 mod tidy;

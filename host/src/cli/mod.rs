@@ -5,12 +5,15 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+mod by_hand;
 mod check;
+mod client;
 mod health;
 mod inspect;
 mod new;
 mod once;
 mod run;
+mod status;
 
 /// Runs jobs compiled to WebAssembly on schedule, and tells the health of each over HTTP.
 #[derive(Debug, Parser)]
@@ -34,6 +37,12 @@ enum Command {
     New(new::Args),
     /// Ask a host's health port; the exit code says what it answered
     Health(health::Args),
+    /// Show how every plugin of a running host is, the worst first
+    Status(status::Args),
+    /// Take a plugin's newer version: accept what it asks for, or try it once more
+    Swap(by_hand::Args),
+    /// Go back to the last good version of a plugin
+    Rollback(by_hand::Args),
     /// Print the JSON schema of the configuration
     Schema,
     /// Print a completion script for a shell
@@ -63,6 +72,9 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::New(args) => new::run(args),
         Command::Health(args) => health::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Swap(args) => by_hand::run(&args, "swap"),
+        Command::Rollback(args) => by_hand::run(&args, "rollback"),
         Command::Schema => {
             print(format_args!("{:#}\n", crate::core::config::json_schema()));
             Ok(())

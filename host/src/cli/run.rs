@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use super::Failure;
-use crate::core::config::Config;
+use crate::admin;
+use crate::core::config::{Admin, Config};
 use crate::driver::{Inbox, Message};
 use crate::health::{self, Board, Signals};
 use crate::host::{self, DataLock, Host, Resources, Setup};
@@ -53,6 +54,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             format!("health.listen {}: the port cannot be opened; is another process on it?", config.health.listen)
         })
         .map_err(Failure::Usage)?;
+    let admin_port = bind_admin(&config)?;
     let every = Duration::try_from_secs_f64(args.poll_seconds).ok().filter(|every| !every.is_zero());
     let every = every.ok_or_else(|| Failure::Usage(anyhow!("--poll-seconds: it must be more than 0")))?;
     let settings = Settings { every, events: !args.no_events };
@@ -72,7 +74,13 @@ pub fn run(args: Args) -> Result<(), Failure> {
         on_shutdown: Box::new(move || told.send(Message::Shutdown)),
         on_hangup: Box::new(move || watch.reload()),
     };
+    let process_niceness = options.process_niceness;
     health::spawn(bound, signals, options).map_err(Failure::Failed)?;
+    if let Some(port) = admin_port {
+        let (board, inbox) = (board.clone(), inbox.clone());
+        let options = admin::Options { board, inbox, token_file: config.admin.token_file, process_niceness };
+        admin::spawn(port, options).map_err(Failure::Failed)?;
+    }
     let ended = serve(config.drain, watcher, resources, &board, inbox);
     if let Err(error) = &ended {
         tracing::error!(error = format!("{error:#}"), "the host failed");
@@ -83,6 +91,27 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Ok(()) if board.was_red() => Err(Failure::Quiet),
         Ok(()) => Ok(()),
         Err(error) => Err(Failure::Failed(error)),
+    }
+}
+
+/// Binds the admin port. One that nobody asked for by name does without, if another host on the machine has its place.
+fn bind_admin(config: &Config) -> Result<Option<admin::Bound>, Failure> {
+    let address = config.admin.listen.unwrap_or(Admin::DEFAULT);
+    if !address.ip().is_loopback() && config.admin.token_file.is_none() {
+        let why = "other machines reach it, so a token is required: set admin.tokenFile";
+        return Err(Failure::Usage(anyhow!("admin.listen {address}: {why}")));
+    }
+    match (admin::bind(address), config.admin.listen) {
+        (Ok(bound), _) => Ok(Some(bound)),
+        (Err(error), None) => {
+            tracing::warn!(%address, %error, "no admin port: set admin.listen to another address to have one");
+            Ok(None)
+        }
+        (Err(error), Some(_)) => {
+            let error = anyhow!(error)
+                .context(format!("admin.listen {address}: the port cannot be opened; is another process on it?"));
+            Err(Failure::Usage(error))
+        }
     }
 }
 

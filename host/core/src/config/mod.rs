@@ -8,7 +8,7 @@ mod schema;
 mod yaml;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use yaml::{Content, Node};
 pub struct Config {
     /// `health.*`
     pub health: HealthServer,
-    /// `admin.*`; taken from the first release on, though nothing listens there yet.
+    /// `admin.*`
     pub admin: Admin,
     /// `pluginsDir`
     pub plugins_dir: PathBuf,
@@ -67,10 +67,15 @@ pub struct HealthServer {
 /// `admin.*` of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// `admin.listen`
-    pub listen: SocketAddr,
+    /// `admin.listen`; none where nobody says: [`Admin::DEFAULT`].
+    pub listen: Option<SocketAddr>,
     /// `admin.tokenFile`
     pub token_file: Option<PathBuf>,
+}
+
+impl Admin {
+    /// Where the admin port listens if nothing is said.
+    pub const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 }
 
 /// `limits.*` of the host; none means that the host finds out by itself.
@@ -183,7 +188,10 @@ impl Config {
                 names_only: text("health.detail").as_deref() == Some("names"),
             },
             admin: Admin {
-                listen: address("admin.listen", (Ipv4Addr::LOCALHOST, 8081).into()),
+                listen: match values.get("admin.listen") {
+                    Some(Value::Address(address)) => Some(*address),
+                    _ => None,
+                },
                 token_file: text("admin.tokenFile").map(PathBuf::from),
             },
             plugins_dir: PathBuf::from(text("pluginsDir").unwrap_or_else(|| "/plugins".to_owned())),
