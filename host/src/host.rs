@@ -8,23 +8,32 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::core::config::Config;
+use crate::compile::{self, Compiler};
+use crate::core::config::{Config, amount};
 use crate::core::health::Snapshot;
 use crate::core::supervisor::Supervisor;
 use crate::driver::{self, Clock, Inbox, Parts};
 use crate::guest::{self, Engine, EngineOptions, Ledger, Metering, Toolbox};
 use crate::health::Board;
+use crate::lanes::governor::{self, Governor, LanePlan};
 use crate::lanes::{self, Lanes, cgroup, priority};
 use crate::source::{Loader, LoaderOptions, Watcher};
 
 /// What part of the memory there is guests may hold together, unless the configuration says: the host and one compiler live in the rest.
 const GUESTS_MEMORY_SHARE: f64 = 0.75;
 
+/// The CPU request of the container as a Kubernetes quantity, where someone passes it in: what there is to share out without a limit.
+const CPU_REQUEST: &str = "WINDLASS_CPU_REQUEST";
+
 /// What the machine and the configuration allow: settled before anything is opened.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Resources {
-    /// Threads that execute guests.
+    /// Threads that execute guests, under the CPU limit of the moment.
     pub lanes: usize,
+    /// How their number follows from that limit.
+    pub plan: LanePlan,
+    /// That limit, if there is one.
+    pub cpu_limit: Option<cgroup::CpuLimit>,
     /// The most runs in progress.
     pub max_concurrent_runs: u32,
     /// What all guests may hold together, in bytes.
@@ -35,18 +44,24 @@ impl Resources {
     /// Settles them.
     ///
     /// # Errors
-    /// If the configuration asks for more than the machine allows.
+    /// If the configuration asks for more than the machine allows, or the CPU request is no quantity.
     pub fn settle(config: &Config, roots: &cgroup::Roots) -> Result<Resources> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let by_limit = cgroup::cpu_limit(roots).map(|cpus| (cpus.ceil() as usize).max(1));
-        let lanes = match config.limits.lanes {
-            Some(lanes) => lanes as usize,
-            None => by_limit.map_or(cores, |limit| limit.min(cores)),
+        let request = std::env::var(CPU_REQUEST).ok();
+        let request_milli = request.filter(|text| !text.is_empty()).map(|text| {
+            amount::thousandths(&text).map_err(|why| anyhow!("{CPU_REQUEST}: {why}; write it like 250m or 1"))
+        });
+        let plan = LanePlan {
+            configured: config.limits.lanes.map(|lanes| lanes as usize),
+            request_milli: request_milli.transpose()?,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
         };
+        let cpu_limit = cgroup::CpuGroups::find(roots).limit();
         let there_is = cgroup::memory_limit(roots).or_else(cgroup::machine_memory).unwrap_or(1 << 30);
         let share = (there_is as f64 * GUESTS_MEMORY_SHARE) as u64;
         Ok(Resources {
-            lanes,
+            lanes: plan.lanes(cpu_limit),
+            plan,
+            cpu_limit,
             max_concurrent_runs: guest::settle_max_concurrent_runs(config.limits.max_concurrent_runs)?,
             memory_bytes: config.limits.memory_bytes.unwrap_or(share),
         })
@@ -89,6 +104,8 @@ impl DataLock {
 /// A running host, without ports.
 pub struct Host {
     driver: JoinHandle<Result<()>>,
+    /// Kept until everything has ended.
+    _governor: Arc<Governor>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -100,7 +117,11 @@ pub struct Setup {
     pub watcher: Watcher,
     /// What there is.
     pub resources: Resources,
-    /// Where health is told; made for as many lanes as `resources` says.
+    /// The control groups whose CPU limit is followed and kept; none to let the kernel throttle.
+    pub governed_by: Option<cgroup::Roots>,
+    /// How artifacts are compiled.
+    pub compile: compile::Means,
+    /// Where health is told; made for as many lanes as `resources.plan` may come to.
     pub board: Arc<Board>,
     /// Where messages come from.
     pub inbox: Arc<Inbox>,
@@ -114,7 +135,7 @@ impl Host {
     /// # Errors
     /// If the engine, a thread or a niceness cannot be had. Never for a plugin.
     pub fn start(setup: Setup) -> Result<Host> {
-        let Setup { drain, mut watcher, resources, board, inbox, seed } = setup;
+        let Setup { drain, mut watcher, resources, governed_by, compile: means, board, inbox, seed } = setup;
         raise_descriptor_limit();
         let process_niceness = priority::niceness()?;
         let clock = Clock::start();
@@ -129,17 +150,39 @@ impl Host {
             max_concurrent_runs: resources.max_concurrent_runs,
             metering: Metering::Fuel,
         })?;
+        let settings = engine.settings();
         let toolbox = Toolbox::new(engine).context("linking what guests may import")?;
         let memories = guest::memory_slots(resources.max_concurrent_runs);
         let ledger = Ledger::new(resources.memory_bytes, resources.max_concurrent_runs, memories);
         let runtime = lanes::guest_runtime(process_niceness)?;
-        let options = lanes::Options { lanes: resources.lanes, runtime: runtime.handle().clone(), process_niceness };
-        let lanes = Lanes::start(&options, board.clone())?;
+        let pacer = governor::Pacer::new();
+        let lanes = Lanes::start(
+            &lanes::Options {
+                lanes: resources.plan.most(),
+                runtime: runtime.handle().clone(),
+                pacer: pacer.clone(),
+                process_niceness,
+            },
+            board.clone(),
+        )?;
+        lanes.count().set(resources.lanes);
+        board.gauges().set_lanes(resources.lanes);
+        let governor = match governed_by {
+            None => Governor::new(),
+            Some(roots) => Governor::start(governor::Options {
+                roots,
+                plan: resources.plan,
+                lanes: lanes.count(),
+                pacer,
+                gauges: board.gauges().clone(),
+                process_niceness,
+            })?,
+        };
         let parts = Parts {
             supervisor,
             lanes,
             toolbox: toolbox.clone(),
-            ledger,
+            ledger: ledger.clone(),
             board: board.clone(),
             inbox: inbox.clone(),
             clock,
@@ -151,16 +194,25 @@ impl Host {
         };
         let driver = driver::spawn(parts)?;
         let threads = resources.lanes.min(2);
+        let compiler = Compiler::new(compile::Options {
+            room: compile::Room::new(cgroup::Roots::default(), Some(ledger), means.memory_bytes),
+            means,
+            settings,
+            at_once: threads,
+            governor: governor.clone(),
+            process_niceness,
+        });
         let loader = Loader::start(LoaderOptions {
             threads,
             toolbox,
+            compiler,
             memory_limit_bytes: resources.memory_bytes,
             process_niceness,
             inbox: inbox.clone(),
         })?;
         watcher.start(loader, inbox, process_niceness)?;
         board.started_up();
-        Ok(Host { driver, runtime })
+        Ok(Host { driver, _governor: governor, runtime })
     }
 
     /// Waits until a shutdown has been drained, which [`crate::driver::Message::Shutdown`] begins.
@@ -218,6 +270,7 @@ mod tests {
         assert_eq!((settled.lanes, settled.memory_bytes), (1, 300_000_000));
         let config = Config::from_yaml("limits: { lanes: 3, memory: 64Mi }").unwrap();
         let settled = Resources::settle(&config, &roots).unwrap();
-        assert_eq!((settled.lanes, settled.memory_bytes), (3, 64 << 20));
+        assert_eq!((settled.lanes, settled.memory_bytes), (1, 64 << 20), "never more lanes than the limit rounded up");
+        assert_eq!(settled.plan.most(), 3);
     }
 }

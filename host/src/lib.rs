@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod artifact;
 pub mod cli;
+pub mod compile;
 pub mod driver;
 pub mod guest;
 pub mod health;
@@ -13,5 +14,6 @@ pub mod lanes;
 pub mod source;
 pub mod telemetry;
 pub mod text;
+mod wedge;
 
 pub use windlass_core as core;

@@ -6,6 +6,7 @@ mod bad_input;
 mod commands;
 mod docs;
 mod health;
+mod liveness;
 mod outcomes;
 mod shutdown;
 mod spine;

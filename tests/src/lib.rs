@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop here")]
 
+mod groups;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use groups::Group;
 
 /// How long anything that should happen may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,6 +36,19 @@ pub fn binary() -> PathBuf {
     };
     assert!(binary.exists(), "{} is missing: run `cargo xtask test`, which builds it", binary.display());
     binary
+}
+
+/// The same binary with the feature `wedge`.
+pub fn wedge_binary() -> PathBuf {
+    let binary = std::env::var_os("WINDLASS_WEDGE_BIN")
+        .map_or_else(|| root().join("target/shipped/windlass-wedge"), PathBuf::from);
+    assert!(binary.exists(), "{} is missing: run `cargo xtask test`, which builds it", binary.display());
+    binary
+}
+
+/// Whether the long forms of tests are wanted, which take minutes: `WINDLASS_LONG=1`.
+pub fn is_long() -> bool {
+    std::env::var_os("WINDLASS_LONG").is_some()
 }
 
 /// A guest by its name: a `.wat` of the fixtures, or what `cargo xtask build` gathered.
@@ -105,6 +122,22 @@ impl Scene {
         Host::start(self, &arguments)
     }
 
+    /// Starts the host with this configuration, in another way than the usual one.
+    pub fn launch(self, yaml: &str, launch: &Launch<'_>) -> Host {
+        let config = self.configure(yaml);
+        let log = self.termination_log();
+        fs::write(&log, "").unwrap();
+        let config =
+            ["run", "--config", &config.display().to_string(), "--termination-log", &log.display().to_string()]
+                .map(str::to_owned);
+        Host::launch(self, &config, launch)
+    }
+
+    /// Where [`Scene::launch`] has the reason written when liveness turns red.
+    pub fn termination_log(&self) -> PathBuf {
+        self.folder.path().join("termination-log")
+    }
+
     /// Runs a command to its end in this folder.
     pub fn windlass(&self, arguments: &[&str]) -> Output {
         Command::new(binary())
@@ -129,6 +162,20 @@ pub fn once(name: &str, arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
+/// Names what the binary of [`wedge_binary`] does to itself: `host/src/wedge.rs` says how.
+pub const WEDGE: &str = "WINDLASS_WEDGE";
+
+/// How a host is started, where that is not the usual way.
+#[derive(Default)]
+pub struct Launch<'a> {
+    /// What is done to it from inside; it is then [`wedge_binary`] that is started.
+    pub wedge: Option<&'a str>,
+    /// More environment variables.
+    pub environment: &'a [(&'a str, &'a str)],
+    /// The control groups that it runs in.
+    pub groups: &'a [&'a Group],
+}
+
 /// A host that runs. Killed when it is dropped.
 pub struct Host {
     child: Child,
@@ -146,10 +193,27 @@ impl Host {
 
     /// The same with environment variables.
     pub fn start_with(scene: Scene, arguments: &[String], environment: &[(&str, &str)]) -> Host {
-        let mut child = Command::new(binary())
+        Host::launch(scene, arguments, &Launch { environment, ..Launch::default() })
+    }
+
+    /// The same in any way.
+    pub fn launch(scene: Scene, arguments: &[String], launch: &Launch<'_>) -> Host {
+        let binary = if launch.wedge.is_some() { wedge_binary() } else { binary() };
+        let mut command = match launch.groups {
+            [] => Command::new(binary),
+            groups => {
+                let mut command = Command::new("sh");
+                let enter: String =
+                    groups.iter().map(|group| format!("echo $$ > '{}' && ", group.members().display())).collect();
+                command.arg("-c").arg(enter + "exec \"$0\" \"$@\"").arg(binary);
+                command
+            }
+        };
+        let mut child = command
             .args(arguments)
             .current_dir(scene.path())
-            .envs(environment.iter().copied())
+            .envs(launch.environment.iter().copied())
+            .envs(launch.wedge.map(|wedge| (WEDGE, wedge)))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

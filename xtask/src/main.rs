@@ -19,7 +19,8 @@ cargo xtask COMMAND
 
   demo [--seconds N]             build everything, run the host on the example plugins, print the health report's URL
   test [-- FILTER]               build everything and run all tests
-  bench NAME [--json] [--short]  run a benchmark of the shipping build: dispatch, metering, fairness, health, density
+  bench NAME [--json] [--short]  run a benchmark of the shipping build: dispatch, metering, fairness, health, kill, slice,
+                                 density
   build                          build the host, the example plugins and the tests' guests
   ci                             what CI runs: format, lints, licences, documentation, tests, short benchmarks
 ";

@@ -5,13 +5,17 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+mod advice;
 mod by_hand;
 mod check;
 mod client;
+mod groups;
 mod health;
+mod http;
 mod inspect;
 mod new;
 mod once;
+mod probe_advice;
 mod run;
 mod status;
 
@@ -43,8 +47,13 @@ enum Command {
     Swap(by_hand::Args),
     /// Go back to the last good version of a plugin
     Rollback(by_hand::Args),
+    /// Measure a host's probes under its present load, and print what to set for them
+    ProbeAdvice(probe_advice::Args),
     /// Print the JSON schema of the configuration
     Schema,
+    /// Compile one artifact for the host that started this process
+    #[command(hide = true)]
+    CompileChild(crate::compile::ChildArgs),
     /// Print a completion script for a shell
     Completion {
         /// Which shell
@@ -75,6 +84,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Swap(args) => by_hand::run(&args, "swap"),
         Command::Rollback(args) => by_hand::run(&args, "rollback"),
+        Command::ProbeAdvice(args) => probe_advice::run(args),
+        Command::CompileChild(args) => crate::compile::run_child(&args).map_err(Failure::Failed),
         Command::Schema => {
             print(format_args!("{:#}\n", crate::core::config::json_schema()));
             Ok(())

@@ -1,19 +1,18 @@
 //! `windlass run`: the host.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
 use super::Failure;
 use crate::admin;
+use crate::compile;
 use crate::core::config::{Admin, Config};
 use crate::driver::{Inbox, Message};
 use crate::health::{self, Board, Signals};
 use crate::host::{self, DataLock, Host, Resources, Setup};
-use crate::lanes::{cgroup, priority};
+use crate::lanes::priority;
 use crate::source::{Origin, Settings, Watcher};
 use crate::telemetry::{self, Format};
 
@@ -37,6 +36,37 @@ pub struct Args {
     /// Look in rounds only, as on a share without change events
     #[arg(long, hide = true)]
     no_events: bool,
+    #[command(flatten)]
+    groups: super::groups::Groups,
+    /// Do not keep to the CPU limit, and let the kernel throttle: for comparison
+    #[arg(long, hide = true)]
+    no_governor: bool,
+    #[command(flatten)]
+    compile: CompileArgs,
+}
+
+/// Bounds on a compile, for those who test them.
+#[derive(Debug, clap::Args)]
+struct CompileArgs {
+    /// CPU time that one compile may take
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    compile_cpu_seconds: Option<u64>,
+    /// Time that one compile may take
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    compile_seconds: Option<u64>,
+    /// Memory that one compile may take
+    #[arg(long, value_name = "MIB", hide = true, value_parser = clap::value_parser!(u64).range(1..65536))]
+    compile_mib: Option<u64>,
+}
+
+impl CompileArgs {
+    fn means(&self) -> compile::Means {
+        let mut means = compile::Means::default();
+        means.limits.cpu_seconds = self.compile_cpu_seconds.unwrap_or(means.limits.cpu_seconds);
+        means.limits.time = self.compile_seconds.map_or(means.limits.time, Duration::from_secs);
+        means.memory_bytes = self.compile_mib.map(|mib| mib << 20);
+        means
+    }
 }
 
 /// Runs until SIGTERM or SIGINT has been drained.
@@ -47,7 +77,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let mut origin = Origin::find(args.dir.as_deref(), args.config.as_deref()).map_err(Failure::Usage)?;
     let configuration = origin.read().map_err(Failure::Usage)?;
     let config = configuration.config.clone();
-    let resources = Resources::settle(&config, &cgroup::Roots::default()).map_err(Failure::Usage)?;
+    let resources = Resources::settle(&config, &args.groups.roots()).map_err(Failure::Usage)?;
     let _lock = config.data_dir.as_deref().map(DataLock::take).transpose().map_err(Failure::Failed)?;
     let bound = health::bind(config.health.listen)
         .with_context(|| {
@@ -60,7 +90,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let settings = Settings { every, events: !args.no_events };
     let watcher = Watcher::new(origin, configuration, settings).map_err(Failure::Failed)?;
     let watch = watcher.handle();
-    let board = Board::new(resources.lanes, host::empty_snapshot());
+    let board = Board::new(resources.plan.most(), host::empty_snapshot());
     let inbox = Inbox::new();
     let told = inbox.clone();
     let options = health::Options {
@@ -81,7 +111,18 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let options = admin::Options { board, inbox, token_file: config.admin.token_file, process_niceness };
         admin::spawn(port, options).map_err(Failure::Failed)?;
     }
-    let ended = serve(config.drain, watcher, resources, &board, inbox);
+    let governed_by = (!args.no_governor).then(|| args.groups.roots());
+    let setup = Setup {
+        drain: config.drain,
+        watcher,
+        resources,
+        governed_by,
+        compile: args.compile.means(),
+        board: board.clone(),
+        inbox,
+        seed: seed(),
+    };
+    let ended = serve(setup);
     if let Err(error) = &ended {
         tracing::error!(error = format!("{error:#}"), "the host failed");
     }
@@ -115,26 +156,25 @@ fn bind_admin(config: &Config) -> Result<Option<admin::Bound>, Failure> {
     }
 }
 
-fn serve(
-    drain: Duration,
-    watcher: Watcher,
-    resources: Resources,
-    board: &Arc<Board>,
-    inbox: Arc<Inbox>,
-) -> anyhow::Result<()> {
+fn serve(setup: Setup) -> anyhow::Result<()> {
+    let resources = setup.resources;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         lanes = resources.lanes,
+        cpu_limit = resources.cpu_limit.map(|limit| limit.cpus),
         max_concurrent_runs = resources.max_concurrent_runs,
         guests_memory_mib = resources.memory_bytes >> 20,
         "windlass starts"
     );
-    // Not a secret, and not to be guessed from outside: two hosts should not retry in step.
-    let seed = u64::from(std::process::id()) ^ host::empty_snapshot().started.as_nanosecond() as u64;
-    let host = Host::start(Setup { drain, watcher, resources, board: board.clone(), inbox, seed })?;
+    let host = Host::start(setup)?;
     host.wait()?;
     tracing::info!("everything has ended; good bye");
     Ok(())
+}
+
+/// Not a secret, and not to be guessed from outside: two hosts should not retry in step.
+fn seed() -> u64 {
+    u64::from(std::process::id()) ^ host::empty_snapshot().started.as_nanosecond() as u64
 }
 
 /// Finds and reads the configuration. Returns it with whether files without an entry are run.

@@ -81,15 +81,12 @@ impl Inbox {
         }
     }
 
-    /// Takes all messages into `batch`, which must be empty; sleeps for at most `patience` (none: for ever) if there are none.
-    pub(super) fn take(&self, batch: &mut VecDeque<Message>, patience: Option<Duration>) {
+    /// Takes all messages into `batch`, which must be empty; sleeps for at most `patience` if there are none.
+    pub(super) fn take(&self, batch: &mut VecDeque<Message>, patience: Duration) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.messages.is_empty() && patience != Some(Duration::ZERO) {
+        if queue.messages.is_empty() && !patience.is_zero() {
             queue.is_asleep = true;
-            queue = match patience {
-                None => self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(patience) => self.arrived.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner).0,
-            };
+            queue = self.arrived.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner).0;
             queue.is_asleep = false;
         }
         std::mem::swap(&mut queue.messages, batch);

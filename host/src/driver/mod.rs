@@ -24,6 +24,7 @@ use crate::health::Board;
 use crate::lanes::priority::{self, Role};
 use crate::lanes::{Lanes, TaskHandle};
 use crate::telemetry;
+use crate::wedge::{self, Point};
 
 pub use inbox::{Inbox, Message, Reply};
 use run::{CheckWatcher, RunListener, RunWatcher};
@@ -42,6 +43,9 @@ const NAP: Duration = Duration::from_micros(100);
 /// How often what runs have used up is told to the supervisor while they go on.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the driver sleeps at most: a wait that does not end is then told from having nothing to do.
+const BEAT_EVERY: Duration = Duration::from_millis(250);
+
 /// CPU time that an author's health check may take.
 const CHECK_CPU: Duration = Duration::from_secs(1);
 
@@ -59,7 +63,7 @@ impl Clock {
 
     /// What time it is.
     pub fn now(&self) -> Now {
-        Now { mono: Mono::from_start(self.epoch.elapsed()), wall: Timestamp::now() }
+        Now { mono: Mono::from_start(self.epoch.elapsed()), wall: wedge::wall(Timestamp::now()) }
     }
 }
 
@@ -159,6 +163,7 @@ impl Driver {
         let mut actions = Vec::new();
         loop {
             self.board.scheduler().enter();
+            wedge::pass(Point::Scheduler);
             let now = self.clock.now();
             let had_messages = !batch.is_empty();
             for message in batch.drain(..) {
@@ -191,22 +196,20 @@ impl Driver {
             }
             let patience = self.patience();
             self.board.scheduler().sleep(patience);
+            wedge::pass(Point::SchedulerWait);
             self.inbox.take(&mut batch, patience);
         }
     }
 
-    /// How long the driver may sleep; none for as long as nothing arrives.
-    fn patience(&self) -> Option<Duration> {
+    /// How long the driver may sleep if nothing arrives.
+    fn patience(&self) -> Duration {
         let publish = self.dirty.then(|| self.published.map_or(Mono::START, |at| at + PUBLISH_EVERY));
         let check = self.check_deadlines.first_key_value().map(|((at, ..), ())| *at);
         let now = self.clock.now().mono;
         let sample = (!self.running.is_empty()).then(|| now + SAMPLE_EVERY);
         let next = [self.supervisor.next_wakeup(), publish, check, sample].into_iter().flatten().min();
-        let patience = next.map(|at| at.since(now));
-        match self.waiting.is_empty() {
-            true => patience,
-            false => Some(patience.map_or(ADMIT_EVERY, |patience| patience.min(ADMIT_EVERY))),
-        }
+        let most = if self.waiting.is_empty() { BEAT_EVERY } else { ADMIT_EVERY };
+        next.map_or(most, |at| at.since(now).min(most))
     }
 
     fn sample(&mut self, now: Now, actions: &mut Vec<Action>) {

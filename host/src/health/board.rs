@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use super::beat::Beat;
 use crate::core::health::Snapshot;
 use crate::lanes::LaneObserver;
+use crate::lanes::governor::Gauges;
 
 /// Upper bounds in seconds of the host's own histograms; one more bucket holds the rest.
 pub const WAIT_BUCKETS_S: [f64; 10] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0];
@@ -50,10 +51,11 @@ pub struct Board {
     scheduler: Beat,
     lateness: Histogram,
     lane_wait: Histogram,
+    gauges: Arc<Gauges>,
 }
 
 impl Board {
-    /// A board for so many lanes, with a first snapshot.
+    /// A board for so many lanes, parked ones included, with a first snapshot.
     pub fn new(lanes: usize, snapshot: Snapshot) -> Arc<Board> {
         Arc::new(Board {
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -64,6 +66,7 @@ impl Board {
             scheduler: Beat::default(),
             lateness: Histogram::default(),
             lane_wait: Histogram::default(),
+            gauges: Arc::default(),
         })
     }
 
@@ -115,6 +118,11 @@ impl Board {
     /// The scheduler's beat.
     pub fn scheduler(&self) -> &Beat {
         &self.scheduler
+    }
+
+    /// What the governor tells.
+    pub fn gauges(&self) -> &Arc<Gauges> {
+        &self.gauges
     }
 
     /// Counts how late a run's first slice was.

@@ -95,7 +95,8 @@ async fn judge(state: Rc<server::State>) {
     // After a stop there is one look, not one for each second that was missed.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        let due = ticks.tick().await;
+        state.options.board.gauges().timer_fired(due.elapsed());
         state.liveness.borrow_mut().tick();
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Runtime};
 
 use super::priority::{self, Role};
+use crate::wedge::{self, Point};
 
 /// How many host calls may block a thread at once; more wait.
 const BLOCKING_THREADS: usize = 16;
@@ -26,6 +27,7 @@ pub fn guest_runtime(process_niceness: i32) -> Result<Runtime> {
                 tracing::error!(error = format!("{error:#}"), "a guests' thread has not the niceness of its role");
             }
         })
+        .on_thread_unpark(|| wedge::pass(Point::GuestIo))
         .enable_all()
         .build()
         .context("starting the guests' runtime")

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use anyhow::{Context, Result};
 
 use crate::artifact::{self, Anatomy, Artifact};
+use crate::compile::Compiler;
 use crate::core::config::{Plugin, PluginLayer, resolve};
 use crate::core::event::{Event, LoadedVersion};
 use crate::core::health::Stage;
@@ -16,6 +17,7 @@ use crate::core::name::{Digest, PluginId, PluginName};
 use crate::driver::{Inbox, Message};
 use crate::guest::{Prepared, Toolbox};
 use crate::lanes::priority::{self, Role};
+use crate::wedge::{self, Point};
 
 /// One plugin to load.
 #[derive(Debug, Clone)]
@@ -58,6 +60,8 @@ pub struct LoaderOptions {
     pub threads: usize,
     /// What guests are linked with.
     pub toolbox: Arc<Toolbox>,
+    /// Compiles, off to the side.
+    pub compiler: Compiler,
     /// What all guests may hold together: one that needs more from its start can never run.
     pub memory_limit_bytes: u64,
     /// The niceness the process was started with.
@@ -71,6 +75,7 @@ struct Shared {
     arrived: Condvar,
     shelf: Shelf,
     toolbox: Arc<Toolbox>,
+    compiler: Compiler,
     memory_limit_bytes: u64,
     inbox: Arc<Inbox>,
 }
@@ -118,12 +123,13 @@ impl Loader {
     /// # Errors
     /// If a thread cannot be spawned.
     pub fn start(options: LoaderOptions) -> Result<Loader> {
-        let LoaderOptions { threads, toolbox, memory_limit_bytes, process_niceness, inbox } = options;
+        let LoaderOptions { threads, toolbox, compiler, memory_limit_bytes, process_niceness, inbox } = options;
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             arrived: Condvar::new(),
             shelf: Mutex::default(),
             toolbox,
+            compiler,
             memory_limit_bytes,
             inbox,
         });
@@ -131,10 +137,8 @@ impl Loader {
             let shared = shared.clone();
             std::thread::Builder::new()
                 .name(format!("loader-{number}"))
-                // Cranelift recurses deeply into deeply nested code.
-                .stack_size(16 << 20)
                 .spawn(move || {
-                    // The compiler's threads are spawned from here, and inherit this.
+                    // Compile children are started from here, and inherit this.
                     if let Err(error) = priority::take(Role::Guest, process_niceness) {
                         tracing::warn!(error = format!("{error:#}"), "compiling at normal priority");
                     }
@@ -169,6 +173,7 @@ impl Shared {
         loop {
             let job = self.next();
             let plugin = job.plugin;
+            wedge::pass(Point::Loader);
             self.inbox.send(Message::Event(Event::Loading { plugin }));
             // A fault of the compiler is held to the one plugin that met it.
             let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.load(&job)));
@@ -238,9 +243,14 @@ impl Shared {
         if let Some(prepared) = place.upgrade() {
             return Ok(prepared);
         }
-        let prepared = Arc::new(self.toolbox.prepare(anatomy.kind, &artifact.bytes)?);
+        let prepared = Arc::new(self.make(artifact, anatomy)?);
         *place = Arc::downgrade(&prepared);
         Ok(prepared)
+    }
+
+    fn make(&self, artifact: &Artifact, anatomy: &Anatomy) -> Result<Prepared, String> {
+        let compiled = self.compiler.compile(artifact, anatomy.kind).map_err(|refused| refused.to_string())?;
+        self.toolbox.load(&compiled)
     }
 }
 

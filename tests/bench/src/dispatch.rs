@@ -11,6 +11,7 @@ use wasmtime::{
     StoreLimitsBuilder,
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use windlass::compile::Means;
 use windlass::core::config::Config as HostConfig;
 use windlass::core::event::{Event, Payload};
 use windlass::core::name::PluginId;
@@ -152,9 +153,19 @@ impl Windlass {
         let mut config = HostConfig::from_yaml(&yaml).unwrap();
         config.plugins_dir = scene.plugins();
         let resources = Resources::settle(&config, &cgroup::Roots::default()).unwrap();
-        let board = Board::new(resources.lanes, host::empty_snapshot());
+        let board = Board::new(resources.plan.most(), host::empty_snapshot());
         let inbox = Inbox::new();
-        let setup = Setup { config, discover: false, resources, board: board.clone(), inbox: inbox.clone(), seed: 7 };
+        let compile = Means { program: windlass_tests::binary(), ..Means::default() };
+        let setup = Setup {
+            config,
+            discover: false,
+            resources,
+            governed_by: None,
+            compile,
+            board: board.clone(),
+            inbox: inbox.clone(),
+            seed: 7,
+        };
         let host = Host::start(setup).unwrap();
         while !board.snapshot().all_loaded() {
             std::thread::sleep(Duration::from_millis(10));

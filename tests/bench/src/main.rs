@@ -12,8 +12,11 @@ mod density;
 mod dispatch;
 mod fairness;
 mod health;
+mod kill;
 mod metering;
 mod report;
+mod slice;
+mod stage;
 
 use std::process::ExitCode;
 
@@ -24,9 +27,21 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some("prober") = arguments.first().map(String::as_str) {
-        health::prober(&arguments);
-        return ExitCode::SUCCESS;
+    // The other processes of a benchmark are this same binary.
+    match arguments.first().map(String::as_str) {
+        Some("prober") => {
+            health::prober(&arguments);
+            return ExitCode::SUCCESS;
+        }
+        Some("rival") => {
+            health::rival(&arguments);
+            return ExitCode::SUCCESS;
+        }
+        Some("slice-inside") => {
+            slice::inside(arguments.iter().any(|argument| argument == "--short"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     let short = arguments.iter().any(|argument| argument == "--short");
     let json = arguments.iter().any(|argument| argument == "--json");
@@ -35,6 +50,8 @@ fn main() -> ExitCode {
         Some("metering") => metering::run(short),
         Some("fairness") => fairness::run(short),
         Some("health") => health::run(short),
+        Some("kill") => kill::run(short),
+        Some("slice") => slice::run(short),
         Some("density") => density::run(short),
         other => {
             eprintln!("windlass-bench: there is no benchmark {other:?}");

@@ -35,7 +35,7 @@ impl Story {
 
 #[test]
 fn a_swap_does_not_disturb_the_schedule_and_runs_in_flight_end_on_the_old_version() {
-    let mut story = Story::of("every: 10s, concurrencyPolicy: Allow");
+    let mut story = Story::of("every: 10s, backoffLimit: 0, concurrencyPolicy: Allow");
     story.begin();
     story.pass(4 * SECOND);
     story.load(2, false, &[]);
