@@ -289,7 +289,7 @@ fn configuration_is_read_again_and_a_bad_one_changes_nothing() {
     let scene = Scene::new().guest("succeeds").guest("sleeps");
     let mut host = start(
         scene,
-        "plugins:\n  goes: { source: file:sleeps.wasm, continuous: true }\n  stays: { source: file:succeeds.wasm, every: 100ms }\n",
+        "drainSeconds: 1\nplugins:\n  goes: { source: file:sleeps.wasm, continuous: true }\n  stays: { source: file:succeeds.wasm, every: 100ms }\n",
         &[],
     );
     host.wait_for("goes", |plugin| plugin["running"][0]["started"].is_string());

@@ -107,7 +107,7 @@ pub struct PluginView {
     /// A newer version that is not live yet, and what it is at: for people, and for who waits until nothing changes.
     pub candidate: Option<String>,
     /// The lives of its last versions, newest first, at most ten.
-    pub versions: Vec<VersionRecord>,
+    pub versions: Arc<[VersionRecord]>,
     /// Runs in progress.
     pub running: Vec<RunningView>,
     /// The last runs that ended, newest first, at most ten.

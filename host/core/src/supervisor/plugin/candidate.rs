@@ -29,6 +29,7 @@ impl PluginState {
         }
         record.history.push((context.now.wall, stage, why.to_owned()));
         let version = record.number;
+        self.versions.refresh();
         let plugin = self.name.clone();
         context.actions.push(Action::Note(Note::Version { plugin, digest, version, stage, why: why.to_owned() }));
     }

@@ -4,6 +4,7 @@
 //! starts from then on use it, runs in flight end on the version they began with. Nothing here starts or ends anything else.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::Version;
 use crate::event::LoadedVersion;
@@ -64,6 +65,8 @@ pub(in crate::supervisor) struct Versions {
     /// What the shell holds code of.
     pub(super) held: Vec<Digest>,
     pub(super) records: VecDeque<VersionRecord>,
+    /// The same as the report shares it: made when something changes, and that is seldom.
+    shown: Arc<[VersionRecord]>,
 }
 
 impl Default for Versions {
@@ -77,6 +80,7 @@ impl Default for Versions {
             numbered: 0,
             held: Vec::new(),
             records: VecDeque::new(),
+            shown: Arc::from([]),
         }
     }
 }
@@ -124,8 +128,13 @@ impl Versions {
     }
 
     /// The lives of the last versions, newest first.
-    pub(in crate::supervisor) fn records(&self) -> Vec<VersionRecord> {
-        self.records.iter().cloned().collect()
+    pub(in crate::supervisor) fn records(&self) -> Arc<[VersionRecord]> {
+        self.shown.clone()
+    }
+
+    /// Brings what [`Versions::records`] returns up to date.
+    pub(super) fn refresh(&mut self) {
+        self.shown = self.records.iter().cloned().collect();
     }
 
     /// When the probation of a continuous plugin's version is over.
@@ -162,6 +171,7 @@ impl Versions {
         record.author_version.clone_from(&loaded.author_version);
         let number = *record.number.get_or_insert(VersionNumber(next));
         self.numbered = self.numbered.max(number.0);
+        self.refresh();
         number
     }
 }
