@@ -34,10 +34,10 @@ impl PluginState {
         context.actions.push(Action::Note(Note::Version { plugin, digest, version, stage, why: why.to_owned() }));
     }
 
-    /// A newer artifact waits to be loaded.
-    pub(in crate::supervisor) fn found(&mut self) {
-        if matches!(self.life, Life::Ready(_)) {
-            self.versions.newest = Newest::Loading;
+    /// An artifact waits to be loaded: a newer one, or the same once more. Until it is known which, nothing else changes.
+    pub(super) fn found(&mut self) {
+        if matches!(self.life, Life::Ready(_)) && self.versions.coming().is_none() {
+            self.versions.newest = Newest::Loading { matter: self.versions.matter() };
         }
     }
 
@@ -53,6 +53,10 @@ impl PluginState {
             self.versions.held.push(digest);
         }
         let number = self.versions.number(&loaded);
+        if self.versions.coming().is_some_and(|coming| coming.loaded.digest == digest) {
+            // It is on its way already.
+            return self.reconfigured(digest, config, context);
+        }
         let version = Version { number, loaded, since: context.now.wall, config };
         match &self.life {
             Life::Leaving => {}
@@ -109,18 +113,15 @@ impl PluginState {
         config: Arc<Plugin>,
         context: &mut Context<'_>,
     ) {
+        if let Some(coming) = self.versions.coming().filter(|coming| coming.loaded.digest == digest) {
+            coming.config = config.clone();
+        }
         let previous = match &mut self.versions.tenure {
             Tenure::Trusted => self.versions.previous.as_mut(),
             Tenure::Probation { previous, .. } => Some(previous),
         };
-        let candidate = match &mut self.versions.newest {
-            Newest::AwaitingGrant { version, .. } | Newest::Checking { version } | Newest::Trying { version, .. } => {
-                Some(version)
-            }
-            Newest::Live | Newest::Loading | Newest::Rejected { .. } => None,
-        };
-        for version in [previous, candidate].into_iter().flatten().filter(|version| version.loaded.digest == digest) {
-            version.config = config.clone();
+        if let Some(previous) = previous.filter(|previous| previous.loaded.digest == digest) {
+            previous.config = config.clone();
         }
         if let Life::Ready(live) = &mut self.life
             && live.loaded.digest == digest

@@ -273,7 +273,7 @@ impl PluginState {
             Newest::AwaitingGrant { version, .. } | Newest::Checking { version } | Newest::Trying { version, .. } => {
                 Some(version)
             }
-            Newest::Live | Newest::Loading | Newest::Rejected { .. } => None,
+            Newest::Live | Newest::Loading { .. } | Newest::Rejected { .. } => None,
         };
         let watched = match &self.versions.tenure {
             Tenure::Probation { previous, .. } => Some(previous),
@@ -308,12 +308,12 @@ impl PluginState {
             }
             (Hand::Swap, Newest::Rejected { .. }) => {
                 self.versions.bad = None;
-                self.versions.newest = Newest::Loading;
+                self.versions.newest = Newest::Loading { matter: self.versions.matter() };
                 context.actions.push(Action::Reload { plugin: context.id });
                 Ok(format!("the newer artifact is loaded and tried again; version {live} goes on until then"))
             }
             (Hand::Swap, Newest::Live) => Err(format!("there is nothing newer than version {live}")),
-            (Hand::Swap, Newest::Loading | Newest::Checking { .. } | Newest::Trying { .. }) => {
+            (Hand::Swap, Newest::Loading { .. } | Newest::Checking { .. } | Newest::Trying { .. }) => {
                 Err(self.versions.candidate().unwrap_or_default())
             }
             (Hand::Rollback, _) => {

@@ -23,8 +23,8 @@ pub(super) const HISTORY: usize = 16;
 pub(in crate::supervisor) enum Newest {
     /// It is the live version.
     Live,
-    /// It is on its way to be compiled.
-    Loading,
+    /// It is on its way to be compiled; what is wrong with the one before it is so until then.
+    Loading { matter: Option<String> },
     /// It wants what the live one did not.
     AwaitingGrant { version: Version, asks: String },
     /// Its own health check is asked.
@@ -100,12 +100,23 @@ impl Versions {
     /// What is the matter with the newest artifact, if anything.
     pub(in crate::supervisor) fn matter(&self) -> Option<String> {
         match &self.newest {
-            Newest::Live | Newest::Loading | Newest::Checking { .. } | Newest::Trying { .. } => None,
+            Newest::Live | Newest::Checking { .. } | Newest::Trying { .. } => None,
+            Newest::Loading { matter } => matter.clone(),
             Newest::AwaitingGrant { version, asks } => Some(format!(
                 "version {} asks for what the present one does not ({asks}): `windlass swap` accepts it",
                 version.number.0
             )),
             Newest::Rejected { why } => Some(why.clone()),
+        }
+    }
+
+    /// The version on its way to be the live one.
+    pub(super) fn coming(&mut self) -> Option<&mut Version> {
+        match &mut self.newest {
+            Newest::AwaitingGrant { version, .. } | Newest::Checking { version } | Newest::Trying { version, .. } => {
+                Some(version)
+            }
+            Newest::Live | Newest::Loading { .. } | Newest::Rejected { .. } => None,
         }
     }
 
@@ -119,7 +130,7 @@ impl Versions {
         let of = |version: &Version, what: &str| Some(format!("version {} {what}", version.number.0));
         match &self.newest {
             Newest::Live | Newest::Rejected { .. } => None,
-            Newest::Loading => Some("a newer file is being loaded".to_owned()),
+            Newest::Loading { .. } => Some("a newer file is being loaded".to_owned()),
             Newest::AwaitingGrant { version, .. } => of(version, "awaits a grant"),
             Newest::Checking { version } => of(version, "is asked for its health"),
             Newest::Trying { version, run: None } => of(version, "waits for its trial run"),

@@ -173,6 +173,30 @@ fn who_asks_for_more_waits_for_a_persons_word() {
 }
 
 #[test]
+fn the_same_artifact_found_again_disturbs_nothing() {
+    let mut story = Story::of("every: 1h, trial: OneRun, backoffLimit: 0");
+    story.end(Outcome::Succeeded);
+    story.load(2, false, &["more"]);
+    let plugin = story.plugin;
+    for _ in 0..2 {
+        story.tell(Event::Found { plugin });
+        story.stands(State::AwaitingGrant, Status::Degraded, "more");
+        story.load(2, false, &["more"]);
+    }
+    story.hand(Hand::Swap).unwrap();
+    assert_eq!(story.started.len(), 1);
+    story.tell(Event::Found { plugin });
+    story.load(2, false, &["more"]);
+    assert_eq!(story.started.len(), 1, "its trial goes on");
+    story.end(Outcome::Trapped);
+    story.tell(Event::Found { plugin });
+    story.stands(State::Active, Status::Degraded, "Trapped");
+    story.load(2, false, &["more"]);
+    story.stands(State::Active, Status::Degraded, "Trapped");
+    assert!(story.started.is_empty());
+}
+
+#[test]
 fn a_continuous_run_is_asked_to_make_way_and_the_new_version_starts_at_once() {
     let mut story = Story::of("continuous: true, probation: { seconds: 60 }");
     story.begin();
