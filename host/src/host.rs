@@ -1,7 +1,7 @@
 //! The host put together: from a configuration to lanes, driver and loader that run. What opens ports is not here.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::core::config::{Config, amount};
 use crate::core::health::Snapshot;
 use crate::core::supervisor::Supervisor;
 use crate::driver::{self, Clock, Inbox, Parts};
+use crate::escalations::Escalations;
 use crate::guest::{self, Engine, EngineOptions, Ledger, Metering, Toolbox};
 use crate::health::Board;
 use crate::lanes::governor::{self, Governor, LanePlan};
@@ -113,6 +114,8 @@ pub struct Host {
 pub struct Setup {
     /// How long runs may go on that are asked to end.
     pub drain: Duration,
+    /// `dataDir`
+    pub data_dir: Option<PathBuf>,
     /// The watch over configuration and files, which has looked once.
     pub watcher: Watcher,
     /// What there is.
@@ -135,11 +138,13 @@ impl Host {
     /// # Errors
     /// If the engine, a thread or a niceness cannot be had. Never for a plugin.
     pub fn start(setup: Setup) -> Result<Host> {
-        let Setup { drain, mut watcher, resources, governed_by, compile: means, board, inbox, seed } = setup;
+        let Setup { drain, data_dir, mut watcher, resources, governed_by, compile: means, board, inbox, seed } = setup;
         raise_descriptor_limit();
         let process_niceness = priority::niceness()?;
         let clock = Clock::start();
         let mut supervisor = Supervisor::new(seed, drain, clock.now());
+        let escalations = data_dir.as_deref().map(Escalations::open).transpose()?;
+        supervisor.remember(escalations.iter().flat_map(Escalations::before));
         for event in watcher.first_events() {
             // Entries and faults are shown and nothing else: no action comes of them.
             supervisor.step(event, clock.now(), &mut Vec::new());
@@ -190,6 +195,7 @@ impl Host {
                 let handle = watcher.handle();
                 move |plugin| handle.load(plugin)
             }),
+            escalations,
             process_niceness,
         };
         let driver = driver::spawn(parts)?;

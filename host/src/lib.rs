@@ -7,6 +7,7 @@ pub mod artifact;
 pub mod cli;
 pub mod compile;
 pub mod driver;
+pub mod escalations;
 pub mod guest;
 pub mod health;
 pub mod host;

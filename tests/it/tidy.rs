@@ -104,6 +104,7 @@ fn threads_are_spawned_only_by_their_owners() {
     let homes = [
         "host/src/lanes/mod.rs",
         "host/src/driver/mod.rs",
+        "host/src/escalations.rs",
         "host/src/health/mod.rs",
         "host/src/source/loader.rs",
         "host/src/source/watch/mod.rs",

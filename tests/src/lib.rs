@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop here")]
 
+pub mod cgroup;
 mod groups;
 
 use std::fs;
@@ -209,11 +210,16 @@ impl Host {
                 command
             }
         };
+        command.envs(launch.wedge.map(|wedge| (WEDGE, wedge)));
+        Host::start_as(command, scene, arguments, launch.environment)
+    }
+
+    /// The same by a command of the caller's, which becomes the binary.
+    pub fn start_as(mut command: Command, scene: Scene, arguments: &[String], environment: &[(&str, &str)]) -> Host {
         let mut child = command
             .args(arguments)
             .current_dir(scene.path())
-            .envs(launch.environment.iter().copied())
-            .envs(launch.wedge.map(|wedge| (WEDGE, wedge)))
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -305,7 +311,12 @@ impl Host {
 
     /// Waits until a plugin is as wanted, and returns it.
     pub fn wait_for(&self, name: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        let until = Instant::now() + PATIENCE;
+        self.wait_for_within(name, PATIENCE, is_it)
+    }
+
+    /// The same with another patience than the usual one.
+    pub fn wait_for_within(&self, name: &str, patience: Duration, is_it: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + patience;
         loop {
             let plugin = self.plugin(name);
             if is_it(&plugin) {

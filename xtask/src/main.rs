@@ -1,7 +1,9 @@
-//! `cargo xtask`: everything that sets up, builds, tests and measures the project. Depends on nothing, so that it builds in seconds.
+//! `cargo xtask`: everything that sets up, builds, tests and measures the project. Depends on nothing but
+//! `serde_json`, so that it builds in seconds.
 
 mod bench;
 mod build;
+mod chart;
 mod ci;
 mod demo;
 mod links;
@@ -22,6 +24,7 @@ cargo xtask COMMAND
   bench NAME [--json] [--short]  run a benchmark of the shipping build: dispatch, metering, fairness, health, kill, slice,
                                  density
   build                          build the host, the example plugins and the tests' guests
+  chart-schema [--check]         make the schema of the chart's values from `windlass schema`, or check that it is up to date
   ci                             what CI runs: format, lints, licences, documentation, tests, short benchmarks
 ";
 
@@ -49,6 +52,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
             build::guests(&mut steps)?;
             Ok(ExitCode::SUCCESS)
         }
+        Some("chart-schema") => chart::run(rest),
         Some("ci") => ci::run(),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Plugin;
-use crate::health::{Report, Stage};
+use crate::health::{Progress, Report, Stage};
 use crate::name::{Digest, PluginId, PluginName, RunId, VersionNumber};
 use crate::outcome::{CancelReason, Ended, Outcome, SkipReason, Usage};
 use crate::time::Timestamp;
+use crate::verdict::{HostCall, Verdict};
 
 /// Something that happened. All of it comes from the shell, with the time it is told at.
 #[derive(Debug, Clone)]
@@ -133,10 +134,8 @@ pub enum Event {
     Sampled {
         /// Which run.
         run: RunId,
-        /// Since its attempt began; `memory_peak_bytes` so far.
-        usage: Usage,
-        /// What its memories hold now, in bytes.
-        memory_bytes: u64,
+        /// What was measured.
+        sample: Box<Sample>,
     },
     /// Something is wrong with the host that a restart would not heal, or (`None`) no longer is. Shown in the entry `windlass`.
     HostFault {
@@ -172,6 +171,25 @@ pub enum Hand {
     Swap,
     /// Go back to the last good version before the live one.
     Rollback,
+}
+
+/// What the shell has measured of a run in progress.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Since its attempt began; `memory_peak_bytes` so far.
+    pub usage: Usage,
+    /// Within `usage.elapsed`: time spent in host calls that had to wait.
+    pub waiting: Duration,
+    /// The host call that it waits in or last waited in.
+    pub call: Option<HostCall>,
+    /// How long it has been waiting in that call; none if it is not in it now.
+    pub in_call: Option<Duration>,
+    /// Whether it is runnable and has no lane at this moment.
+    pub is_queued: bool,
+    /// What its memories hold now, in bytes.
+    pub memory_bytes: u64,
+    /// What it said of how far it is since the last sample, and how long ago.
+    pub progress: Option<(Progress, Duration)>,
 }
 
 /// What a run lacks.
@@ -266,8 +284,21 @@ pub enum Action {
         /// Which.
         plugin: PluginId,
     },
+    /// A plugin turns `/health/live` red from now on: to be remembered over a restart of the process, where there is a place to.
+    Escalated(Escalated),
     /// Something to log: every transition and every record passes here, once.
     Note(Note),
+}
+
+/// A plugin turned `/health/live` red: what a host remembers of it, so that the next one does not do the same too soon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Escalated {
+    /// Which plugin.
+    pub plugin: PluginName,
+    /// Which artifact it was at.
+    pub digest: Digest,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// One attempt to run.
@@ -350,6 +381,19 @@ pub enum Note {
         stage: Stage,
         /// Why, where there is more to say.
         why: String,
+    },
+    /// The verdict on a plugin's runs in progress changed, and stands for some time already.
+    Verdict {
+        /// Whose.
+        plugin: PluginName,
+        /// The run with the worst verdict.
+        run: RunId,
+        /// What it was before, if it was told.
+        from: Option<Verdict>,
+        /// What it is now.
+        to: Verdict,
+        /// The same in a sentence.
+        description: String,
     },
     /// A start by hand was refused, since too many wait already.
     TriggerRefused {

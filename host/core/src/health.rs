@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::name::{Digest, PluginName, RunId, VersionNumber};
 use crate::outcome::{Outcome, SkipReason, Usage};
 use crate::time::{Now, Timestamp};
+use crate::verdict::{HostCall, Verdict};
 
 /// How well something is; the worse of two is the larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -40,6 +41,12 @@ pub enum State {
     Ignored,
 }
 
+impl State {
+    /// All of them.
+    pub const ALL: [State; 6] =
+        [State::Loading, State::Active, State::Suspended, State::Quarantined, State::Refused, State::Ignored];
+}
+
 /// What a guest says of its own health; bounded by the shell (texts to 1 KiB, 32 data pairs, control characters escaped).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -49,6 +56,17 @@ pub struct Report {
     pub description: String,
     /// Names and values.
     pub data: Vec<(String, String)>,
+}
+
+/// What a guest last said of how far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Steps done.
+    pub done: u64,
+    /// Steps in all; 0 if it does not know.
+    pub total: u64,
+    /// What it is at; bounded and escaped by the shell.
+    pub message: String,
 }
 
 /// Everything the health port tells, at one moment.
@@ -120,8 +138,44 @@ pub struct PluginView {
     pub failures_in_row: u32,
     /// Sums since the host started.
     pub totals: Totals,
-    /// Whether it turns `/health/live` red: `escalate: OnUnhealthy`, and Unhealthy by what happened in this process.
+    /// Whether it turns `/health/live` red: `escalate: OnUnhealthy`, Unhealthy by what happened in this process, and not too
+    /// soon after the last time.
     pub escalates: bool,
+    /// The worst verdict on its runs in progress.
+    pub verdict: Option<Verdict>,
+    /// What the host does about its failures; none while there is nothing to do.
+    pub ladder: Option<LadderView>,
+}
+
+/// How far the host goes for a plugin that fails, from the mildest on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub enum Rung {
+    /// The attempt failed and is made again, on a fresh instance.
+    Retry,
+    /// The run failed with all its attempts; the next start goes on as planned.
+    NextRun,
+    /// Pauses with one trial run after each.
+    Quarantine,
+    /// `/health/live` is red for it, so that the pod is restarted.
+    Escalated,
+}
+
+impl Rung {
+    /// All of them.
+    pub const ALL: [Rung; 4] = [Rung::Retry, Rung::NextRun, Rung::Quarantine, Rung::Escalated];
+}
+
+/// The rung that a plugin is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LadderView {
+    /// Which.
+    pub rung: Rung,
+    /// Why, for a person.
+    pub reason: String,
+    /// When the next step is taken: the next attempt, the trial run, the next start. None if only an event brings it about.
+    pub next: Option<Timestamp>,
+    /// When it may turn `/health/live` red again; none where it may at any time, or never.
+    pub escalates_again: Option<Timestamp>,
 }
 
 /// One version of a plugin.
@@ -196,6 +250,14 @@ pub struct RunningView {
     pub usage: Usage,
     /// What its memories hold, likewise.
     pub memory_bytes: u64,
+    /// Time of this attempt spent in host calls that had to wait, likewise.
+    pub waiting: Duration,
+    /// The host call that it waits in, and since when.
+    pub waiting_for: Option<(HostCall, Timestamp)>,
+    /// What it said last of how far it is, and when.
+    pub progress: Option<(Progress, Timestamp)>,
+    /// What the host concluded, with a sentence for a person; none between two attempts and before the first sample.
+    pub verdict: Option<(Verdict, String)>,
 }
 
 /// A run that ended, with the last attempt's words.

@@ -16,12 +16,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 use windlass_core::backoff;
 use windlass_core::config::{Concurrency, Config, Plugin, Trigger, resolve};
-use windlass_core::event::{Action, Entry, Event, Hand, LoadedVersion, Note, Payload, Start};
+use windlass_core::event::{Action, Entry, Event, Hand, LoadedVersion, Note, Payload, Sample, Start};
 use windlass_core::health::{Report, Snapshot, State, Status};
-use windlass_core::name::{Digest, PluginId, RunId};
+use windlass_core::name::{Digest, PluginId, PluginName, RunId};
 use windlass_core::outcome::{CancelReason, Ended, Failure, MemoryLimit, Outcome, Usage};
 use windlass_core::supervisor::Supervisor;
 use windlass_core::time::{Mono, Now};
+use windlass_core::verdict::HostCall;
 
 const PLUGINS: &str = "
 plugins:
@@ -62,6 +63,8 @@ struct Simulation {
     /// On which version each run began.
     began_on: HashMap<RunId, Digest>,
     over: HashSet<RunId>,
+    /// When each plugin turned `/health/live` red last.
+    escalated: HashMap<PluginName, Mono>,
     starts: u64,
     draining: bool,
     trace: Vec<String>,
@@ -88,6 +91,7 @@ impl Simulation {
             code: HashSet::new(),
             began_on: HashMap::new(),
             over: HashSet::new(),
+            escalated: HashMap::new(),
             starts: 0,
             draining: false,
             trace: Vec::new(),
@@ -199,6 +203,14 @@ impl Simulation {
                     assert!(!self.attempts.values().any(|attempt| attempt.start.plugin == plugin), "it still runs");
                     self.code.retain(|(of, _)| *of != plugin);
                 }
+                Action::Escalated(escalated) => {
+                    let now = self.now.mono;
+                    let plugin = self.plugins.values().find(|plugin| plugin.name == escalated.plugin).unwrap();
+                    assert!(plugin.health.escalate, "only where an operator asked for it");
+                    if let Some(last) = self.escalated.insert(escalated.plugin, now) {
+                        assert!(now.since(last) >= plugin.health.escalate_every, "too soon after the last time");
+                    }
+                }
                 Action::Reload { .. } | Action::Note(_) => {}
             }
         }
@@ -292,6 +304,20 @@ impl Simulation {
             (None, 0..6) => {
                 attempt.began = Some(self.now.mono);
                 self.tell(Event::Started { run });
+            }
+            (Some(began), 2..5) => {
+                let elapsed = self.now.mono.since(began);
+                let cpu = if self.random.bool() { elapsed / 2 } else { Duration::ZERO };
+                let starved = if self.faults { elapsed / 3 } else { Duration::ZERO };
+                let sample = Sample {
+                    usage: Usage { elapsed, cpu, starved, ..Usage::default() },
+                    waiting: elapsed / 4,
+                    call: Some(HostCall::ALL[self.random.usize(..HostCall::ALL.len())]),
+                    in_call: self.random.bool().then_some(elapsed / 8),
+                    is_queued: self.random.bool(),
+                    ..Sample::default()
+                };
+                self.tell(Event::Sampled { run, sample: Box::new(sample) });
             }
             (Some(_), 0) => self.tell(Event::Progressed { run }),
             (Some(_), 1) => {

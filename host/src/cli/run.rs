@@ -114,6 +114,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let governed_by = (!args.no_governor).then(|| args.groups.roots());
     let setup = Setup {
         drain: config.drain,
+        data_dir: config.data_dir,
         watcher,
         resources,
         governed_by,

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::core::event::{Action, Event, Start, Starved};
+use crate::core::event::{Action, Event, Sample, Start, Starved};
 use crate::core::name::{Digest, PluginId, RunId};
 use crate::core::outcome::{CancelReason, Ended, Outcome, Usage};
 use crate::core::supervisor::Supervisor;
 use crate::core::time::{Mono, Now, Timestamp};
+use crate::escalations::Escalations;
 use crate::guest::{self, Invocation, Lack, Ledger, Probe, Reservation, Toolbox};
 use crate::health::Board;
 use crate::lanes::priority::{self, Role};
@@ -88,6 +89,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Called where a person wants a plugin's artifact loaded again. Must not block.
     pub on_reload: OnReload,
+    /// Where escalations are remembered; none where there is no `dataDir`.
+    pub escalations: Option<Escalations>,
     /// The niceness the process was started with, which the scheduler's thread must have.
     pub process_niceness: i32,
 }
@@ -106,6 +109,7 @@ struct Driver {
     inbox: Arc<Inbox>,
     clock: Clock,
     on_reload: OnReload,
+    escalations: Option<Escalations>,
     slots: Slots,
     running: HashMap<RunId, Running>,
     waiting: WaitingRoom,
@@ -122,7 +126,8 @@ struct Driver {
 /// # Errors
 /// If the thread has not the niceness of its role. Never for what a plugin does.
 pub fn run(parts: Parts) -> Result<()> {
-    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, on_reload, process_niceness } = parts;
+    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, on_reload, escalations, process_niceness } =
+        parts;
     priority::verify(Role::Host, process_niceness)?;
     let mut driver = Driver {
         supervisor,
@@ -132,6 +137,7 @@ pub fn run(parts: Parts) -> Result<()> {
         inbox,
         clock,
         on_reload,
+        escalations,
         slots: Slots::new(toolbox),
         running: HashMap::new(),
         waiting: WaitingRoom::default(),
@@ -222,8 +228,17 @@ impl Driver {
                 starved: meter.waited(),
                 memory_peak_bytes: probe.memory_peak_bytes(),
             };
-            let sampled = Event::Sampled { run: *run, usage, memory_bytes: probe.memory_bytes() };
-            self.supervisor.step(sampled, now, actions);
+            let waits = probe.waits();
+            let sample = Sample {
+                usage,
+                waiting: waits.in_all,
+                call: waits.call,
+                in_call: waits.in_call,
+                is_queued: meter.is_queued(),
+                memory_bytes: probe.memory_bytes(),
+                progress: probe.take_progress(),
+            };
+            self.supervisor.step(Event::Sampled { run: *run, sample: Box::new(sample) }, now, actions);
         }
         self.dirty = true;
     }
@@ -313,6 +328,11 @@ impl Driver {
                     running.task.kill();
                 } else if self.waiting.remove(run) {
                     self.ended_unstarted(run, outcome, reason);
+                }
+            }
+            Action::Escalated(escalated) => {
+                if let Some(memory) = &self.escalations {
+                    memory.remember(escalated);
                 }
             }
             Action::Note(note) => telemetry::note(&note),

@@ -103,6 +103,9 @@ impl Watcher for CheckWatcher {
         let answer = self.answer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let result = match (end, answer) {
             (End::Returned, Some(result)) => result,
+            (End::OutOfCpu, _) => {
+                Err(format!("OutOfCpu: a health check has {} s of CPU time", super::CHECK_CPU.as_secs_f64()))
+            }
             (end, _) => {
                 let ended = self.probe.ended(end, meter);
                 Err(format!("{}: {}", ended.outcome.label(), ended.reason))

@@ -1,5 +1,6 @@
 //! The one place where stores are made: everything that holds a guest to its limits is attached here.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::task::{Context, Poll};
 
 use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{ResourceTable, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -40,12 +41,22 @@ pub(super) struct Guest {
     http_denied: HttpDenied,
     pub(super) config: WasiConfigVariables,
     limiter: Limiter,
+    /// Which pollables are timers.
+    pub(super) timers: HashSet<u32>,
     pub(super) probe: Arc<Probe>,
 }
 
 impl Guest {
     pub(super) fn preview1(&mut self) -> &mut WasiP1Ctx {
         &mut self.wasi
+    }
+
+    pub(super) fn preview1_and_probe(&mut self) -> (&mut WasiP1Ctx, &Probe) {
+        (&mut self.wasi, &self.probe)
+    }
+
+    pub(super) fn table_and_probe(&mut self) -> (&mut ResourceTable, &Probe) {
+        (self.wasi.ctx().table, &self.probe)
     }
 }
 
@@ -101,6 +112,7 @@ pub(super) fn new_store(
             reservation,
             probe: probe.clone(),
         },
+        timers: HashSet::new(),
         probe: probe.clone(),
     };
     let mut store = Store::new(&engine.0, guest);

@@ -79,6 +79,7 @@ pub fn spawn(bound: Bound, signals: Signals, options: Options) -> Result<()> {
 }
 
 async fn run(bound: Bound, streams: Streams, options: Options) {
+    options.board.gauges().this_is_health();
     let state = server::State::new(options);
     tokio::task::spawn_local(judge(state.clone()));
     tokio::task::spawn_local(handle_signals(streams, state.clone()));

@@ -33,6 +33,8 @@ fn view(name: &str, status: Status, description: &str) -> Arc<PluginView> {
         failures_in_row: 0,
         totals: Totals::default(),
         escalates: false,
+        verdict: None,
+        ladder: None,
     })
 }
 

@@ -14,6 +14,8 @@ mod fairness;
 mod health;
 mod kill;
 mod metering;
+mod quota;
+mod quota_child;
 mod report;
 mod slice;
 mod stage;
@@ -43,6 +45,14 @@ fn main() -> ExitCode {
         }
         _ => {}
     }
+    if let Some("quota-prober") = arguments.first().map(String::as_str) {
+        quota::prober(&arguments);
+        return ExitCode::SUCCESS;
+    }
+    if let Some("quota-child") = arguments.first().map(String::as_str) {
+        quota_child::inside(&arguments);
+        return ExitCode::SUCCESS;
+    }
     let short = arguments.iter().any(|argument| argument == "--short");
     let json = arguments.iter().any(|argument| argument == "--json");
     let report: Report = match arguments.first().map(String::as_str) {
@@ -52,6 +62,7 @@ fn main() -> ExitCode {
         Some("health") => health::run(short),
         Some("kill") => kill::run(short),
         Some("slice") => slice::run(short),
+        Some("quota") => quota::run(short),
         Some("density") => density::run(short),
         other => {
             eprintln!("windlass-bench: there is no benchmark {other:?}");

@@ -4,6 +4,7 @@
 //! plugins: a set holds the next wake-up of each, and a list those whose report changed.
 
 mod fold;
+mod measured;
 mod plugin;
 mod run;
 #[cfg(test)]
@@ -14,10 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Plugin;
-use crate::event::{Action, Entry, Event, Hand};
+use crate::event::{Action, Entry, Escalated, Event, Hand};
 use crate::health::{HostView, PluginView, Snapshot, Status};
 use crate::name::{PluginId, PluginName, RunId};
 use crate::time::{Mono, Now, Timestamp};
+use crate::verdict::Lack;
 use plugin::{Context, Life, PluginState};
 
 /// How long runs that starved past their deadline are shown in the host's entry.
@@ -34,6 +36,8 @@ pub struct Supervisor {
     faults: BTreeMap<&'static str, String>,
     /// Runs whose deadline passed while they waited for a lane or memory: how many, and the last.
     starved: Option<(u64, Now)>,
+    /// Plugins that have been starved for longer than they may, and of what.
+    starving: BTreeMap<PluginId, Lack>,
     started: Timestamp,
     config_hash: String,
     /// The report, sorted by name, and who stands where.
@@ -55,6 +59,8 @@ struct Shared {
     /// How many were ever added to be loaded, and how many of those began to be.
     to_load: usize,
     began_loading: usize,
+    /// Which plugins turned `/health/live` red in a process before this one.
+    escalated: BTreeMap<PluginName, Escalated>,
 }
 
 impl Supervisor {
@@ -73,9 +79,11 @@ impl Supervisor {
                 loading: 0,
                 to_load: 0,
                 began_loading: 0,
+                escalated: BTreeMap::new(),
             },
             faults: BTreeMap::new(),
             starved: None,
+            starving: BTreeMap::new(),
             started: now.wall,
             config_hash: String::new(),
             views: Vec::new(),
@@ -83,6 +91,11 @@ impl Supervisor {
             dirty: BTreeSet::new(),
             reordered: false,
         }
+    }
+
+    /// Takes over what a host before this one remembered of escalations: before the first [`Event::Loaded`].
+    pub fn remember(&mut self, escalated: impl IntoIterator<Item = Escalated>) {
+        self.shared.escalated = escalated.into_iter().map(|one| (one.plugin.clone(), one)).collect();
     }
 
     /// Adds a plugin, in state `Loading`, under the next identity that is free: for whoever keeps no identities of their own.
@@ -140,6 +153,7 @@ impl Supervisor {
             self.order.remove(state.name());
         }
         self.dirty.remove(&plugin);
+        self.starving.remove(&plugin);
         self.reordered = true;
         actions.push(Action::Forget { plugin });
     }
@@ -206,6 +220,7 @@ impl Supervisor {
         let mut context =
             Context { id: plugin, now, actions, shared: &mut self.shared, gone: Vec::new(), starved: false };
         act(state, &mut context);
+        state.escalate(&mut context);
         let Context { gone, starved, .. } = context;
         for action in actions.iter().skip(first) {
             if let Action::Start(start) = action {
@@ -231,6 +246,14 @@ impl Supervisor {
     fn settle(&mut self, plugin: PluginId, now: Now) {
         let Some(state) = self.plugins.get_mut(&plugin) else { return };
         self.dirty.insert(plugin);
+        match state.starved_for_long(now.mono) {
+            Some((_, (lack, _))) => {
+                self.starving.insert(plugin, lack);
+            }
+            None => {
+                self.starving.remove(&plugin);
+            }
+        }
         let wanted = state.next_wakeup(now);
         let registered = state.registered_wakeup();
         if wanted != registered {
@@ -293,6 +316,7 @@ impl Supervisor {
             let at = last.wall.strftime("%H:%M:%SZ");
             problems.push(format!("{count} runs starved past their deadline, the last at {at}"));
         }
+        problems.extend([Lack::Lanes, Lack::Memory, Lack::Slots].into_iter().filter_map(|lack| self.starving_of(lack)));
         HostView {
             status: if problems.is_empty() { Status::Healthy } else { Status::Degraded },
             description: problems.join("; "),
@@ -300,6 +324,21 @@ impl Supervisor {
             loading: self.shared.loading,
             config_hash: self.config_hash.clone(),
         }
+    }
+
+    /// Who has been starved of something for longer than they may.
+    fn starving_of(&self, lack: Lack) -> Option<String> {
+        /// So many are named.
+        const NAMED: usize = 5;
+        let starving = self.starving.iter().filter(|(_, of)| **of == lack).map(|(plugin, _)| plugin);
+        let count = starving.clone().count();
+        let names: Vec<_> = starving
+            .take(NAMED)
+            .filter_map(|plugin| self.plugins.get(plugin))
+            .map(|state| state.name().as_str())
+            .collect();
+        let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
+        (count > 0).then(|| format!("starved of {}: {}{more}", lack.name(), names.join(", ")))
     }
 
     /// Whether no run is in progress: what a drain waits for.

@@ -63,9 +63,12 @@ impl PluginState {
     }
 
     /// Ends a run that has no attempt in progress.
-    pub(super) fn end_paused(&mut self, id: RunId, outcome: Outcome, reason: &str, context: &mut Context<'_>) {
+    pub(super) fn end_paused(&mut self, id: RunId, mut outcome: Outcome, reason: &str, context: &mut Context<'_>) {
         let Some(at) = self.runs.iter().position(|run| run.id == id) else { return };
         let run = self.runs.remove(at);
+        if let Outcome::DeadlineExceeded { starved } = &mut outcome {
+            *starved = run.has_starved(&Usage::default(), context.now.mono);
+        }
         let ended = Ended {
             outcome,
             reason: reason.to_owned(),
@@ -95,11 +98,14 @@ impl PluginState {
         self.totals.cpu += ended.usage.cpu;
         self.totals.fuel = self.totals.fuel.saturating_add(ended.usage.fuel);
         self.count_duration(ended.usage.elapsed);
+        run.note_starved(&ended.usage, now.mono);
         if let Outcome::DeadlineExceeded { starved } = &mut ended.outcome {
-            *starved = run.killed == Some(Killed::StartingDeadline) || ended.usage.starved * 2 > ended.usage.elapsed;
+            *starved = run.has_starved(&ended.usage, now.mono);
         }
+        let is_one_kill_too_many = self.part(&run) == Part::Live && self.count_kill(&run, &ended.outcome, now);
+        let may_retry = run.asked.is_none() && context.shared.draining.is_none() && !is_one_kill_too_many;
         let retry = match run.killed {
-            None | Some(Killed::AttemptDeadline) if run.asked.is_none() && context.shared.draining.is_none() => {
+            None | Some(Killed::AttemptDeadline) if may_retry => {
                 self.retry_pause(&mut run, &ended.outcome, &config, context)
             }
             _ => None,
@@ -164,7 +170,7 @@ impl PluginState {
             | Outcome::OutOfFuel
             | Outcome::OutOfCpu
             | Outcome::DeadlineExceeded { starved: false }
-            | Outcome::OutOfMemory(MemoryLimit::Plugin) => {
+            | Outcome::OutOfMemory(MemoryLimit::Plugin | MemoryLimit::LargestHolder) => {
                 run.failed_attempts += 1;
                 (run.failed_attempts <= config.backoff_limit).then(|| backoff::pause(run.failed_attempts, random))
             }
@@ -191,9 +197,11 @@ impl PluginState {
         if matches!(ended.outcome, Outcome::DeadlineExceeded { starved: true }) {
             context.starved = true;
         }
-        // What the guest said of itself stood until now.
-        self.report.shown = None;
-        self.report.pending = None;
+        // What an earlier run said of itself stood until now; what this one said stands until the next ends.
+        if self.report.by != Some(run.id) {
+            self.report.shown = None;
+            self.report.pending = None;
+        }
         match verdict {
             Counts::Success => {
                 self.failures_in_row = 0;
@@ -286,7 +294,7 @@ impl Counts {
             | Outcome::OutOfFuel
             | Outcome::OutOfCpu
             | Outcome::DeadlineExceeded { starved: false }
-            | Outcome::OutOfMemory(MemoryLimit::Plugin)
+            | Outcome::OutOfMemory(MemoryLimit::Plugin | MemoryLimit::LargestHolder)
             | Outcome::Denied => Counts::Failure,
             Outcome::DeadlineExceeded { starved: true }
             | Outcome::OutOfMemory(MemoryLimit::Host)

@@ -2,15 +2,20 @@
 
 mod candidate;
 mod ending;
+mod escalation;
 mod own_words;
 mod quarantine;
 mod starting;
 mod switching;
+mod verdicts;
 pub(super) mod versions;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(super) use escalation::Escalation;
+use verdicts::ToldVerdict;
 
 use super::Shared;
 use super::fold::{self, Standing};
@@ -58,8 +63,17 @@ pub(super) struct Quarantine {
     step: usize,
     /// When the trial may begin; none while it goes on.
     pub(super) until: Option<Now>,
-    /// How many failed runs brought it about.
-    pub(super) failures: u32,
+    /// What brought it about.
+    pub(super) cause: Cause,
+}
+
+/// Why a plugin is in quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// So many failed runs.
+    Failures(u32),
+    /// So many kills that protect the host.
+    Kills(u32),
 }
 
 /// The author's own check.
@@ -76,6 +90,8 @@ struct SelfReport {
     shown: Option<Report>,
     taken: Option<Mono>,
     pending: Option<Report>,
+    /// The run that said it.
+    by: Option<RunId>,
 }
 
 /// What a machine may use while it acts.
@@ -119,6 +135,10 @@ pub(super) struct PluginState {
     totals: Totals,
     wakeup: Option<Mono>,
     told: Standing,
+    told_verdict: ToldVerdict,
+    escalation: Escalation,
+    /// When attempts were killed to protect the host, within the last hour.
+    kills: VecDeque<Mono>,
     /// Where it stands in the report.
     pub(super) place: Option<usize>,
 }
@@ -156,6 +176,9 @@ impl PluginState {
             totals: Totals::default(),
             wakeup: None,
             told: Standing::default(),
+            told_verdict: ToldVerdict::default(),
+            escalation: Escalation::Allowed,
+            kills: VecDeque::new(),
             place: None,
         };
         state.told = state.standing(now);
@@ -210,32 +233,31 @@ impl PluginState {
                     && run.phase == Phase::Waiting
                 {
                     run.phase = Phase::Running { since: now.mono };
+                    run.note_begun(now.mono);
                     run.began.get_or_insert(now);
                     run.starving = None;
+                    run.measured.begun(now);
                 }
             }
             Event::Ended { run, ended } => self.ended(run, ended, context),
             Event::Reported { run, report } => {
-                if self.run_mut(run).is_some() {
+                if self.is_on_live(run) {
                     self.sign_of_life(context.now);
+                    self.report.by = Some(run);
                     self.take_report(report, context.now.mono);
                 }
             }
             Event::Progressed { run } => {
-                if self.run_mut(run).is_some() {
+                if self.is_on_live(run) {
                     self.sign_of_life(context.now);
                 }
             }
-            Event::Sampled { run, usage, memory_bytes } => {
-                if let Some(run) = self.run_mut(run) {
-                    run.usage = usage;
-                    run.memory_bytes = memory_bytes;
-                }
-            }
+            Event::Sampled { run, sample } => self.sampled(run, *sample, context),
             Event::Starving { run, of } => {
                 let now = context.now;
                 if let Some(run) = self.run_mut(run) {
                     run.starving = of.map(|of| (run.starving.as_ref().map_or(now, |(since, _)| *since), of));
+                    run.measured.moved(now);
                 }
             }
             Event::HostFault { .. } | Event::Configured { .. } | Event::Drain => {}
@@ -322,6 +344,7 @@ impl PluginState {
             self.versions.probation_ends(),
             self.silent_at().filter(|at| *at > now.mono),
             self.starved_at().filter(|at| *at > now.mono),
+            self.escalates_again().filter(|at| *at > now.mono),
         ];
         runs.chain(own).flatten().min()
     }
@@ -398,8 +421,9 @@ impl PluginState {
             last_failure: self.last_failure.as_ref(),
             quarantine: self.quarantine,
             last_success: self.last_success,
-            silent: self.silent_at().is_some_and(|at| at <= now.mono).then_some(self.sign_due).flatten(),
-            starved: self.starved_at().is_some_and(|at| at <= now.mono),
+            silent: self.silent(now),
+            starved: self.starved_for_long(now.mono),
+            escalation: self.escalation,
             check: self.checking.last.as_ref(),
             report: self.report.shown.as_ref(),
             suspended_since: self.suspended_since,

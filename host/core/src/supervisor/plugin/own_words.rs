@@ -55,13 +55,9 @@ impl PluginState {
         self.sign_due.filter(|_| counts).map(|due| due.mono + limit)
     }
 
-    /// When it counts as starved, if nothing happens before.
+    /// When it counts as starved of memory or slots, if nothing happens before. For want of a lane the samples tell.
     pub(super) fn starved_at(&self) -> Option<Mono> {
-        let period = match self.config.as_ref()?.trigger {
-            Trigger::Every(period) => period,
-            Trigger::Once | Trigger::Continuous { .. } | Trigger::Manual => Duration::ZERO,
-        };
         let since = self.runs.iter().filter_map(|run| run.starving.as_ref()).map(|(since, _)| since.mono).min()?;
-        Some(since + period.max(Duration::from_secs(60)))
+        Some(since + self.may_starve())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::measured::Measured;
 use super::super::run::{GRACE, Pending, Phase, Run};
 use super::{Context, Life, PluginState, Quarantine, TRIGGERS_WAITING, later};
 use crate::config::{Concurrency, Plugin, Trigger};
@@ -142,6 +143,8 @@ impl PluginState {
             is_trial,
             usage: Usage::default(),
             memory_bytes: 0,
+            measured: Measured::new(context.now),
+            starved: std::time::Duration::ZERO,
         };
         self.runs.push(run);
         self.start_attempt(id, context);
@@ -156,6 +159,7 @@ impl PluginState {
         run.phase = Phase::Waiting;
         run.starving = None;
         run.usage = Usage::default();
+        run.measured = Measured::new(now);
         let active = config
             .active_deadline
             .map(|limit| run.began.map_or(limit, |began| limit.saturating_sub(now.mono.since(began.mono))));

@@ -21,6 +21,11 @@ impl PluginState {
         }
     }
 
+    /// Whether a run in progress is on the live version: what others say of themselves says nothing of the plugin as it is.
+    pub(super) fn is_on_live(&self, run: RunId) -> bool {
+        self.runs.iter().any(|known| known.id == run && self.part(known) == Part::Live)
+    }
+
     /// What a run's end means for its version.
     pub(in crate::supervisor) fn judge_version(&mut self, part: Part, ended: &Ended, context: &mut Context<'_>) {
         match part {
@@ -186,10 +191,12 @@ impl PluginState {
             self.last_failure = None;
             self.failed_at.clear();
             self.quarantine = None;
+            self.kills.clear();
             self.once_done = was_live;
             self.report = SelfReport::default();
         }
         self.checking = Checking::default();
+        self.remember_escalation(context.shared.escalated.get(&self.name).cloned().as_ref(), context.now);
         if context.shared.draining.is_none() {
             self.plan_version(before, context);
             if has_check {

@@ -8,7 +8,9 @@
     reason = "a test may stop here"
 )]
 
+mod ladder;
 mod swaps;
+mod verdicts;
 
 use super::*;
 use crate::config::{Config, resolve};
@@ -363,24 +365,6 @@ fn quarantine_pauses_with_one_trial_each_and_ends_with_a_success() {
 }
 
 #[test]
-fn an_escalating_plugin_asks_for_the_pod_and_is_not_quarantined() {
-    let mut story = Story::of("every: 1m, backoffLimit: 0, health: { failureThreshold: 1, escalate: OnUnhealthy }");
-    for _ in 0..4 {
-        story.end(TRANSIENT);
-        assert!(story.view().escalates);
-        story.pass(60 * SECOND);
-    }
-    story.stands(State::Active, Status::Unhealthy, "failed runs");
-    story.end(Outcome::Succeeded);
-    assert!(!story.view().escalates);
-    let mut refused = Story::loading("every: 1m, health: { escalate: OnUnhealthy }");
-    let plugin = refused.plugin;
-    refused.tell(Event::Refused { plugin, digest: None, reason: "p.wasm: is not WebAssembly".to_owned() });
-    refused.stands(State::Refused, Status::Unhealthy, "not WebAssembly");
-    assert!(!refused.view().escalates, "a restart would not heal it");
-}
-
-#[test]
 fn suspended_is_healthy_and_skips() {
     let mut story = Story::of("every: 10s, suspend: true");
     story.pass(25 * SECOND);
@@ -426,6 +410,11 @@ fn its_own_words_stand_until_the_next_run_ends_and_change_once_a_second() {
     story.stands(State::Active, Status::Healthy, "fine");
     story.tell(Event::Reported { run, report: say(Status::Unhealthy, "bad") });
     story.pass(SECOND);
+    story.stands(State::Active, Status::Unhealthy, "it says: bad");
+    story.end(Outcome::Succeeded);
+    story.stands(State::Active, Status::Unhealthy, "it says: bad");
+    story.pass(60 * SECOND);
+    story.begin();
     story.stands(State::Active, Status::Unhealthy, "it says: bad");
     story.end(Outcome::Succeeded);
     story.stands(State::Active, Status::Healthy, "succeeded");
