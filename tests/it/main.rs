@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop here")]
 
+mod admin;
 mod bad_input;
 mod commands;
 mod compile;
@@ -13,5 +14,6 @@ mod liveness;
 mod outcomes;
 mod shutdown;
 mod spine;
+mod swap;
 mod tidy;
 mod verdicts;

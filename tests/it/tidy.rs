@@ -68,12 +68,16 @@ fn wasmtime_is_named_only_where_guests_are_executed() {
 
 #[test]
 fn hyper_is_named_only_in_servers() {
-    only_in(&["hyper"], "host/src", &["host/src/health/"]);
+    only_in(&["hyper"], "host/src", &["host/src/health/", "host/src/admin/"]);
 }
 
 #[test]
 fn tokio_is_named_only_where_there_is_a_runtime() {
-    only_in(&["tokio::"], "host/src", &["host/src/health/", "host/src/guest/", "host/src/lanes/", "host/src/host.rs"]);
+    only_in(
+        &["tokio::"],
+        "host/src",
+        &["host/src/health/", "host/src/admin/", "host/src/guest/", "host/src/lanes/", "host/src/host.rs"],
+    );
 }
 
 #[test]
@@ -83,6 +87,8 @@ fn clocks_are_read_only_in_the_shell() {
         "host/src/driver/",
         "host/src/lanes/",
         "host/src/health/",
+        "host/src/source/watch/",
+        "host/src/cli/status.rs",
         "host/src/guest/attempt.rs",
         "host/src/guest/run.rs",
         "host/src/cli/once.rs",
@@ -103,6 +109,8 @@ fn threads_are_spawned_only_by_their_owners() {
         "host/src/escalations.rs",
         "host/src/health/mod.rs",
         "host/src/source/loader.rs",
+        "host/src/source/watch/mod.rs",
+        "host/src/admin/mod.rs",
         "host/src/telemetry/writer.rs",
         "host/src/compile/child.rs",
     ];

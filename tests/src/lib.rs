@@ -157,7 +157,9 @@ impl Scene {
     pub fn configure(&self, yaml: &str) -> PathBuf {
         let path = self.folder.path().join("windlass.yaml");
         let health = if yaml.contains("health: { listen") { "" } else { "health: { listen: \"127.0.0.1:0\" }\n" };
-        fs::write(&path, format!("pluginsDir: plugins\n{health}{yaml}")).unwrap();
+        // Hosts of other tests are on this machine, too.
+        let admin = if yaml.contains("admin:") { "" } else { "admin: { listen: \"127.0.0.1:0\" }\n" };
+        fs::write(&path, format!("pluginsDir: plugins\n{health}{admin}{yaml}")).unwrap();
         path
     }
 
@@ -299,6 +301,12 @@ impl Host {
     /// Where its health port is.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where its admin port is.
+    pub fn admin(&mut self) -> String {
+        let line = self.wait_for_line(|line| line["message"] == "admin port listening");
+        line["address"].as_str().unwrap().to_owned()
     }
 
     /// Its process.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::inbox::{Inbox, Message};
 use crate::core::event::Event;
 use crate::core::health::Report;
-use crate::core::name::{PluginId, PluginName, RunId};
+use crate::core::name::{Digest, PluginId, PluginName, RunId};
 use crate::core::time::Mono;
 use crate::guest::{CheckAnswer, Line, LineSource, Listener, Probe, Progress};
 use crate::health::Board;
@@ -92,6 +92,7 @@ pub(super) struct CheckWatcher {
     pub(super) inbox: Arc<Inbox>,
     pub(super) probe: Arc<Probe>,
     pub(super) plugin: PluginId,
+    pub(super) digest: Digest,
     pub(super) answer: CheckAnswer,
 }
 
@@ -110,6 +111,6 @@ impl Watcher for CheckWatcher {
                 Err(format!("{}: {}", ended.outcome.label(), ended.reason))
             }
         };
-        self.inbox.send(Message::Event(Event::Checked { plugin: self.plugin, result }));
+        self.inbox.send(Message::Event(Event::Checked { plugin: self.plugin, digest: self.digest, result }));
     }
 }

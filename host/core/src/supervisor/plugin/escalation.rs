@@ -99,7 +99,7 @@ impl PluginState {
         let config = self.config.as_deref().filter(|config| config.health.escalate && !config.suspend)?;
         match &self.life {
             Life::Ready(version) => Some((config, version.loaded.digest)),
-            Life::Loading { .. } | Life::Refused { .. } | Life::Ignored => None,
+            Life::Loading { .. } | Life::Refused { .. } | Life::Ignored | Life::Leaving => None,
         }
     }
 
