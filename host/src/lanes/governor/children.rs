@@ -212,7 +212,7 @@ mod tests {
         let (one, other) = (Computes::start(), Computes::start());
         let now_ns = || clock::uptime_ns(Instant::now());
         let turn = || {
-            children.turn(&pacer, 0.01, now_ns());
+            let _ = children.turn(&pacer, 0.01, now_ns());
         };
         assert_eq!(children.turn(&pacer, 0.01, now_ns()), None, "there is none yet");
         for child in [&one, &other] {
