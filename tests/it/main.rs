@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop here")]
 
 mod bad_input;
+mod chart;
 mod commands;
 mod docs;
 mod health;
