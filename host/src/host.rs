@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::compile::{self, Compiler};
 use crate::core::config::{Config, amount};
+use crate::core::event::Event;
 use crate::core::health::Snapshot;
 use crate::core::supervisor::Supervisor;
 use crate::driver::{self, Clock, Inbox, Parts};
@@ -200,7 +201,9 @@ impl Host {
         };
         let driver = driver::spawn(parts)?;
         let threads = resources.lanes.min(2);
+        let cache = data_dir.as_deref().and_then(|data_dir| open_cache(data_dir, &inbox));
         let compiler = Compiler::new(compile::Options {
+            cache,
             room: compile::Room::new(cgroup::Roots::default(), Some(ledger), means.memory_bytes),
             means,
             settings,
@@ -230,6 +233,27 @@ impl Host {
         // What still compiles or blocks ends with the process.
         self.runtime.shutdown_background();
         done
+    }
+}
+
+/// The cache of compiled code; without it everything is compiled, and the entry `windlass` says why.
+fn open_cache(data_dir: &Path, inbox: &Arc<Inbox>) -> Option<compile::Cache> {
+    let inbox = inbox.clone();
+    let report = move |problem: Option<String>| {
+        if let Some(problem) = &problem {
+            tracing::warn!(problem, "the host has a problem");
+        }
+        inbox.send(driver::Message::Event(Event::HostFault { key: "compile-cache", problem }));
+    };
+    match compile::Cache::open(data_dir, compile::CACHE_BYTES, Box::new(report.clone())) {
+        Ok(cache) => {
+            cache.sweep();
+            Some(cache)
+        }
+        Err(why) => {
+            report(Some(why));
+            None
+        }
     }
 }
 

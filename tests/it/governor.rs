@@ -178,10 +178,8 @@ fn the_cpu_request_counts_where_there_is_no_limit_and_a_bad_one_is_a_usage_error
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
-    let value = |text: &str, key: &str| {
-        let line = text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap().trim().to_owned();
-        line
-    };
+    let value =
+        |text: &str, key: &str| text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap().trim().to_owned();
     let (code, text, _) = check("250m", &groups);
     assert_eq!(code, Some(0), "{text}");
     assert_eq!((value(&text, "limits.lanes").as_str(), value(&text, "CPU limit").as_str()), ("1", "none"));

@@ -5,6 +5,7 @@
 mod admin;
 mod bad_input;
 mod commands;
+mod compile;
 mod docs;
 mod faults;
 mod governor;

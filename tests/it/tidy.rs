@@ -95,6 +95,8 @@ fn clocks_are_read_only_in_the_shell() {
         "host/src/cli/http.rs",
         "host/src/cli/probe_advice.rs",
         "host/src/wedge.rs",
+        "host/src/cli/compile.rs",
+        "host/src/compile/watch.rs",
     ];
     only_in(&clocks, "host/", &homes);
 }
@@ -110,8 +112,19 @@ fn threads_are_spawned_only_by_their_owners() {
         "host/src/source/watch/mod.rs",
         "host/src/admin/mod.rs",
         "host/src/telemetry/writer.rs",
+        "host/src/compile/child.rs",
     ];
     only_in(&["thread::spawn", "thread::Builder"], "host/src", &homes);
+}
+
+#[test]
+fn processes_are_started_only_to_compile() {
+    only_in(&["Command::new", "process::Command", "fork("], "host/", &["host/src/compile/parent.rs"]);
+}
+
+#[test]
+fn compiled_code_is_loaded_in_one_place() {
+    only_in(&["::deserialize(engine", "deserialize_file"], "host/", &["host/src/guest/prepare.rs"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod advice;
 mod by_hand;
 mod check;
 mod client;
+mod compile;
 mod groups;
 mod health;
 mod http;
@@ -37,6 +38,8 @@ enum Command {
     Once(once::Args),
     /// Say what a wasm file is: kind, manifest, imports, digest
     Inspect(inspect::Args),
+    /// Compile ahead of time, into the cache of a host's dataDir
+    Compile(compile::Args),
     /// Begin a job of your own in a new folder
     New(new::Args),
     /// Ask a host's health port; the exit code says what it answered
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Once(args) => once::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Compile(args) => compile::run(args),
         Command::New(args) => new::run(args),
         Command::Health(args) => health::run(args),
         Command::Status(args) => status::run(args),

@@ -19,6 +19,10 @@ use super::memory::{Limiter, Reservation};
 use super::output::Output;
 use crate::lanes::slice;
 
+/// How much one call may carry out of or into a guest where its size is the guest's to choose: messages, reports, random numbers. Nothing
+/// ends a slice within a call, and wasmtime's own bounds, 64 and 128 MiB, are some 100 ms.
+const CALL_BYTES: usize = 1 << 20;
+
 /// What a store needs to know of the plugin: the same for all its runs.
 #[derive(Debug, Default)]
 pub struct Grants {
@@ -87,6 +91,7 @@ pub(super) fn new_store(
         .args(&grants.args)
         .stdout(stdout.clone())
         .stderr(stderr.clone())
+        .max_random_size(CALL_BYTES as u64)
         // Sockets may be asked for, so that the refusal happens at a call that has an address, and is noted.
         .allow_tcp(true)
         .allow_udp(true)
@@ -120,6 +125,7 @@ pub(super) fn new_store(
     // Once, and before the first poll: setting fuel again would start the slice anew.
     store.set_fuel(probe.fuel_given())?;
     store.fuel_async_yield_interval(Some(SLICE_FUEL))?;
+    store.set_hostcall_fuel(CALL_BYTES);
     store.call_hook_async(Boundary);
     Ok((store, outputs))
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use anyhow::{Context, Result};
 
 use crate::artifact::{self, Anatomy, Artifact};
-use crate::compile::Compiler;
+use crate::compile::{Compiler, Refused};
 use crate::core::config::{Plugin, PluginLayer, resolve};
 use crate::core::event::{Event, LoadedVersion};
 use crate::core::health::Stage;
@@ -249,8 +249,15 @@ impl Shared {
     }
 
     fn make(&self, artifact: &Artifact, anatomy: &Anatomy) -> Result<Prepared, String> {
-        let compiled = self.compiler.compile(artifact, anatomy.kind).map_err(|refused| refused.to_string())?;
-        self.toolbox.load(&compiled)
+        let said = |refused: Refused| refused.to_string();
+        let compiled = self.compiler.code(artifact, anatomy.kind).map_err(said)?;
+        match self.toolbox.load(&compiled) {
+            // What the cache held is not to blame an artifact with.
+            Err(_) if compiled.is_from_cache() => {
+                self.toolbox.load(&self.compiler.code_anew(artifact, anatomy.kind).map_err(said)?)
+            }
+            loaded => loaded,
+        }
     }
 }
 

@@ -8,6 +8,7 @@
     reason = "a benchmark may stop where something is missing"
 )]
 
+mod coldstart;
 mod density;
 mod dispatch;
 mod fairness;
@@ -19,6 +20,7 @@ mod quota_child;
 mod report;
 mod slice;
 mod stage;
+mod storm;
 
 use std::process::ExitCode;
 
@@ -64,6 +66,8 @@ fn main() -> ExitCode {
         Some("slice") => slice::run(short),
         Some("quota") => quota::run(short),
         Some("density") => density::run(short),
+        Some("coldstart") => coldstart::run(short),
+        Some("storm") => storm::run(short),
         other => {
             eprintln!("windlass-bench: there is no benchmark {other:?}");
             return ExitCode::from(2);

@@ -35,7 +35,7 @@ pub(crate) fn run(short: bool) -> Report {
         false => Lengths {
             guests: 1_000,
             warm_up: Duration::from_secs(5),
-            governed: Duration::from_secs(24),
+            governed: Duration::from_secs(20),
             ungoverned: Duration::from_secs(8),
             child: Duration::from_secs(10),
         },

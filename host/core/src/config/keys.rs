@@ -83,7 +83,12 @@ pub const HOST: &[Key] = &[
         "false with a config file, true for `windlass run DIR`",
         "Whether a .wasm in pluginsDir without an entry is run; else it is listed as Ignored",
     ),
-    key("dataDir", Kind::Text, "none", "Folder for the host's own data; an exclusive lock is held in it"),
+    key(
+        "dataDir",
+        Kind::Text,
+        "none",
+        "Folder for the host's own data: compiled code is kept in `cache/compiled`, at most 2 GiB, private to the host's user; an exclusive lock is held in it",
+    ),
     key("drainSeconds", Kind::Seconds(0.0, 3_600.0), "25", "How long runs in flight may go on after SIGTERM"),
     key(
         "readyTimeoutSeconds",

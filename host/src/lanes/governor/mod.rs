@@ -96,6 +96,7 @@ impl Governor {
             while runs.sleep(nap) {
                 nap = watch.turn();
             }
+            watch.end();
         })?;
         Ok(Arc::new(Governor { inner, thread: Some(thread) }))
     }

@@ -73,6 +73,11 @@ impl Watch {
         naps.into_iter().min().unwrap_or(until_limits)
     }
 
+    /// Gives all cores back.
+    pub(super) fn end(&mut self) {
+        self.cores.use_only(None, &self.inner.children.pids(), self.options.gauges.health_thread());
+    }
+
     fn look_at_limits(&mut self) {
         let found = CpuGroups::find(&self.options.roots);
         if found == self.groups {
