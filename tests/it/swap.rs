@@ -202,7 +202,7 @@ fn a_file_that_may_not_be_read() {
     runs_on(&host, "p", 1);
     let beside = file.with_extension("tmp");
     fs::write(&beside, variant("succeeds", 2)).unwrap();
-    fs::set_permissions(&beside, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(&beside, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     let may_read_all = fs::File::open(&beside).is_ok();
     fs::rename(&beside, &file).unwrap();
     match may_read_all {

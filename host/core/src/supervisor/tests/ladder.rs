@@ -66,11 +66,10 @@ fn it_is_red_again_only_when_the_time_is_over_and_quarantined_until_then() {
 
 #[test]
 fn another_artifact_owes_nothing_and_a_remembered_escalation_counts() {
-    let load = |story: &mut Story, digest: u8| story.load(digest, false, &[]);
     let mut story = Story::of(ESCALATING);
     story.end(TRANSIENT);
     assert!(story.view().escalates);
-    load(&mut story, 2);
+    story.load(2, false, &[]);
     assert!(!story.view().escalates);
     story.pass(60 * SECOND);
     story.end(TRANSIENT);
@@ -83,7 +82,7 @@ fn another_artifact_owes_nothing_and_a_remembered_escalation_counts() {
         let at = story.now.wall - jiff::SignedDuration::from_secs(ago_s);
         let plugin = PluginName::new("p").unwrap();
         story.supervisor.remember([Escalated { plugin, digest: Digest([digest; 32]), at }]);
-        load(&mut story, 1);
+        story.load(1, false, &[]);
         story.end(TRANSIENT);
         assert_eq!(story.view().escalates, is_red, "{ago_s} s ago");
         if ago_s == 300 {
