@@ -184,7 +184,7 @@ fn what_is_no_good_leaves_the_old_version_and_health_says_why() {
     goes_on("not a plain file");
     fs::remove_file(&file).unwrap();
     symlink("p.wasm", &file).unwrap();
-    goes_on("symbolic links");
+    goes_on("ymbolic link");
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     goes_on("is a folder");
