@@ -248,7 +248,7 @@ fn a_full_disk_is_a_warning_and_plugins_run() {
         return;
     };
     fs::write(data.path().join("filler"), vec![0; 56 << 10]).unwrap();
-    assert!(run_on(data.path(), Some("cannot be written")).is_empty(), "nothing half written is left");
+    assert!(run_on(data.path(), Some("cannot be written")).is_empty(), "something half written is left");
 }
 
 #[test]

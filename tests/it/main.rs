@@ -4,6 +4,7 @@
 
 mod admin;
 mod bad_input;
+mod chart;
 mod commands;
 mod compile;
 mod docs;

@@ -27,7 +27,7 @@ cargo xtask COMMAND
   build                          build the host, the example plugins and the tests' guests
   chart-schema [--check]         make the schema of the chart's values from `windlass schema`, or check that it is up to date
   testbed [--update]             prove of chart and image what a machine without a cluster can; --update stores the snapshots anew
-  ci                             what CI runs: format, lints, licences, documentation, tests, short benchmarks
+  ci                             what CI runs: format, lints, licences, documentation, tests, short benchmarks, the test bed
 ";
 
 fn main() -> ExitCode {

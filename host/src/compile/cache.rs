@@ -259,8 +259,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (cache, _reports) = cache(folder.path(), CACHE_BYTES);
         let path = folder.path().join("cache/compiled").join(key(1).file_name());
-        type Spoil = fn(&Path);
-        let spoil: [(&str, Spoil); 5] = [
+        type Spoil = (&'static str, fn(&Path));
+        let spoil: [Spoil; 5] = [
             ("cut", |path| File::options().write(true).open(path).unwrap().set_len(HEAD as u64 + 1).unwrap()),
             ("empty", |path| File::options().write(true).open(path).unwrap().set_len(0).unwrap()),
             ("changed", |path| {

@@ -5,6 +5,7 @@
 
 mod inbox;
 mod run;
+mod sampling;
 mod slots;
 mod waiting;
 
@@ -29,6 +30,7 @@ use crate::wedge::{self, Point};
 
 pub use inbox::{Inbox, Message, Reply};
 use run::{CheckWatcher, RunListener, RunWatcher};
+use sampling::Sampling;
 use slots::{Ready, Slots};
 use waiting::{Waiting, WaitingRoom, What};
 
@@ -40,16 +42,6 @@ const ADMIT_EVERY: Duration = Duration::from_millis(20);
 
 /// How long the driver looks away after it had something to do.
 const NAP: Duration = Duration::from_micros(100);
-
-/// How often what a run has used up is told to the supervisor while it goes on.
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-
-/// How many runs are sampled at a time, roughly. All 1,000 at once held a core for 2 ms each second, against the health thread: probes
-/// that met it were half of the tail beyond the machine's own.
-const SAMPLED_AT_ONCE: usize = 32;
-
-/// In how many parts they are sampled at most: each part is one wake-up.
-const MOST_PARTS: usize = 20;
 
 /// How long the driver sleeps at most: a wait that does not end is then told from having nothing to do.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
@@ -105,12 +97,6 @@ pub struct Parts {
 struct Running {
     probe: Arc<Probe>,
     task: TaskHandle,
-}
-
-/// Which part of the runs is sampled next, and when.
-struct Sampling {
-    at: Mono,
-    part: u64,
 }
 
 /// See the module.
@@ -177,7 +163,7 @@ pub fn spawn(parts: Parts) -> Result<std::thread::JoinHandle<Result<()>>> {
 impl Driver {
     fn turn_until_drained(&mut self) -> Result<()> {
         self.board.scheduler().register();
-        let mut sampling = Sampling { at: Mono::START, part: 0 };
+        let mut sampling = Sampling::new();
         let mut batch = VecDeque::new();
         let mut actions = Vec::new();
         loop {
@@ -189,7 +175,7 @@ impl Driver {
                 self.take(message, now, &mut actions);
                 self.dirty = true;
             }
-            if now.mono >= sampling.at && !self.running.is_empty() {
+            if now.mono >= sampling.at() && !self.running.is_empty() {
                 self.sample(&mut sampling, now, &mut actions);
             }
             let due = self.supervisor.next_wakeup().is_some_and(|at| at <= now.mono);
@@ -212,7 +198,7 @@ impl Driver {
                 // nobody. A lone message is still seen at once.
                 std::thread::sleep(NAP);
             }
-            let patience = self.patience(sampling.at);
+            let patience = self.patience(sampling.at());
             self.board.scheduler().sleep(patience);
             wedge::pass(Point::SchedulerWait);
             self.inbox.take(&mut batch, patience);
@@ -230,13 +216,10 @@ impl Driver {
         next.map_or(most, |at| at.since(now).min(most))
     }
 
-    /// Samples one part of the runs, those whose number says so.
+    /// Tells the supervisor what one part of the runs have used up.
     fn sample(&mut self, sampling: &mut Sampling, now: Now, actions: &mut Vec<Action>) {
-        let parts = (self.running.len() / SAMPLED_AT_ONCE).clamp(1, MOST_PARTS) as u64;
-        sampling.part = (sampling.part + 1) % parts;
-        sampling.at = now.mono + SAMPLE_EVERY / parts as u32;
-        let is_in_part = |run: &RunId| run.0 % parts == sampling.part;
-        for (run, Running { probe, task }) in self.running.iter().filter(|(run, _)| is_in_part(run)) {
+        let part = sampling.next_part(self.running.len(), now.mono);
+        for (run, Running { probe, task }) in self.running.iter().filter(|(run, _)| part.holds(**run)) {
             let meter = task.meter();
             let usage = Usage {
                 fuel: probe.fuel(),

@@ -145,9 +145,17 @@ impl<'a> Pod<'a> {
         self.containers.podman(&["kill", "--signal", signal, &self.name()]).map(|_| ())
     }
 
-    /// Whether its process is there.
+    /// Whether its process is there. podman that cannot say so is not taken for a container that ended.
     pub(super) fn is_running(&self) -> bool {
-        self.inspect("{{.State.Running}}").is_ok_and(|running| running == "true")
+        self.inspect("{{.State.Status}}").map_or(true, |status| status != "exited" && status != "stopped")
+    }
+
+    /// How it ended, and what it said last.
+    pub(super) fn last_words(&self) -> String {
+        let code = self.inspect("{{.State.ExitCode}} oom={{.State.OOMKilled}}").unwrap_or_else(|why| why);
+        let output = self.containers.command("podman", &["logs", "--tail", "2", &self.name()]).output();
+        let said = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        format!("exit code {code}: {}", String::from_utf8_lossy(&said).trim())
     }
 
     /// Ends it as a kubelet does: SIGTERM, and SIGKILL when the grace period is over. Returns the exit code.

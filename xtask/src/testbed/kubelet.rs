@@ -191,7 +191,8 @@ impl Kubelet {
         self.events.iter().filter(|event| event.reason == reason && event.message.contains(text)).count()
     }
 
-    fn tell(&mut self, at: Duration, reason: &'static str, message: String) {
+    /// Adds an event.
+    pub(super) fn tell(&mut self, at: Duration, reason: &'static str, message: String) {
         self.events.push(Event { at, reason, message });
     }
 }

@@ -96,7 +96,7 @@ fn scripts(tools: &Tools, proved: &mut Vec<String>) -> Result<()> {
     if files.is_empty() {
         return Err("there are no scripts in docs/aks".to_owned());
     }
-    let mut check = command("shellcheck", &["--severity=style"]);
+    let mut check = command("shellcheck", &["--severity=style", "--external-sources", "--source-path=SCRIPTDIR"]);
     check.args(&files);
     steps::output(check)?;
     proved.push(format!("shellcheck: {} scripts of docs/aks", files.len()));

@@ -104,7 +104,9 @@ impl Watch<'_> {
         if !is_gone && self.kubelet.answered(kind, &answer, asked, self.began.elapsed()) == Verdict::GoOn {
             return Ok(());
         }
-        if !is_gone {
+        if is_gone {
+            self.kubelet.tell(self.began.elapsed(), "Exited", self.pod.last_words());
+        } else {
             self.pod.stop()?;
         }
         let again = self.kubelet.ended(self.began.elapsed());
