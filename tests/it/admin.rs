@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Output;
 use std::time::Duration;
 
-use windlass_tests::{Host, Scene, guest};
+use windlass_tests::{Host, Scene, guest, marked};
 
 const YAML: &str = "plugins:\n  p: { source: file:p.wasm, every: 100ms, backoffLimit: 0 }\n";
 
@@ -30,10 +30,8 @@ fn ask(address: &str, request: &str) -> String {
     answer
 }
 
-fn variant(number: u8) -> Vec<u8> {
-    let mut bytes = guest("succeeds");
-    bytes.extend([0, 3, 1, b'v', number]);
-    bytes
+fn variant(number: u32) -> Vec<u8> {
+    marked(guest("succeeds"), number)
 }
 
 #[test]

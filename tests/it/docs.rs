@@ -121,11 +121,7 @@ fn the_readme_and_help_name_the_same_commands() {
 #[test]
 fn a_walk_through_swapping_works_as_it_stands() {
     let scene = Scene::new();
-    let variant = |number: u8| {
-        let mut bytes = guest("succeeds");
-        bytes.extend([0, 3, 1, b'v', number]);
-        bytes
-    };
+    let variant = |number| windlass_tests::marked(guest("succeeds"), number);
     for (name, bytes) in [("v1", variant(1)), ("v2", variant(2)), ("broken", guest("traps"))] {
         fs::write(scene.path().join(format!("{name}.wasm")), bytes).unwrap();
     }

@@ -63,8 +63,8 @@ struct Simulation {
     /// On which version each run began.
     began_on: HashMap<RunId, Digest>,
     over: HashSet<RunId>,
-    /// When each plugin turned `/health/live` red last.
-    escalated: HashMap<PluginName, Mono>,
+    /// When each artifact of a plugin turned `/health/live` red last.
+    escalated: HashMap<(PluginName, Digest), Mono>,
     starts: u64,
     draining: bool,
     trace: Vec<String>,
@@ -138,6 +138,8 @@ impl Simulation {
             }
             _ => {
                 self.tell(Event::Removed { plugin });
+                // An entry that was taken out and comes back begins anew.
+                self.escalated.retain(|(of, _), _| *of != name);
                 let config = self.plugins[&plugin].clone();
                 let (source, entry) = (Arc::from("file:a"), Entry::Wanted(config));
                 self.tell(Event::Entry { plugin, name, source, entry });
@@ -207,7 +209,7 @@ impl Simulation {
                     let now = self.now.mono;
                     let plugin = self.plugins.values().find(|plugin| plugin.name == escalated.plugin).unwrap();
                     assert!(plugin.health.escalate, "only where an operator asked for it");
-                    if let Some(last) = self.escalated.insert(escalated.plugin, now) {
+                    if let Some(last) = self.escalated.insert((escalated.plugin, escalated.digest), now) {
                         assert!(now.since(last) >= plugin.health.escalate_every, "too soon after the last time");
                     }
                 }

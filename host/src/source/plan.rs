@@ -1,6 +1,6 @@
 //! From a configuration and the files that are there to what each plugin is to be. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ pub(super) fn plan(configuration: &Configuration, found: Vec<Discovered>) -> Pla
     };
     let mut wants: BTreeMap<PluginName, Want> =
         config.plugins.iter().map(|(name, entry)| (name.clone(), want(name, entry, true))).collect();
-    let named: Vec<PathBuf> = wants
+    let named: BTreeSet<PathBuf> = wants
         .values()
         .filter_map(|want| match want {
             Want::File { path, .. } => Some(path.clone()),

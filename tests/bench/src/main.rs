@@ -21,6 +21,7 @@ mod report;
 mod slice;
 mod stage;
 mod storm;
+mod swap;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         Some("density") => density::run(short),
         Some("coldstart") => coldstart::run(short),
         Some("storm") => storm::run(short),
+        Some("swap") => swap::run(short),
         other => {
             eprintln!("windlass-bench: there is no benchmark {other:?}");
             return ExitCode::from(2);

@@ -60,8 +60,8 @@ impl Files {
         self.files.values().any(Settle::is_moving)
     }
 
-    /// Looks at all files, and keeps those that `entries` name though they are not there. Returns those that came to rest as others than before. While the
-    /// folder is away nothing is looked at: that is a fault, and no removal.
+    /// Looks at all files, and keeps those that `entries` name though they are not there. Returns those that came to rest as others
+    /// than before. While the folder is away nothing is looked at: that is a fault, and no removal.
     pub(super) fn look(
         &mut self,
         now: Duration,

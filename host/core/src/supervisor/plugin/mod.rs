@@ -23,7 +23,7 @@ use super::run::{Pending, Phase, Run};
 use crate::config::Plugin;
 use crate::event::{Action, Entry, Event, LoadedVersion, Note};
 use crate::health::{Report, RunView, State, Status, Totals};
-use crate::name::{PluginId, PluginName, RunId, VersionNumber};
+use crate::name::{Digest, PluginId, PluginName, RunId, VersionNumber};
 use crate::outcome::{CancelReason, Ended, Outcome};
 use crate::time::{Mono, Now, Timestamp};
 pub(super) use versions::Versions;
@@ -137,6 +137,8 @@ pub(super) struct PluginState {
     told: Standing,
     told_verdict: ToldVerdict,
     escalation: Escalation,
+    /// When artifacts that were live before may turn liveness red again.
+    spent: VecDeque<(Digest, Now)>,
     /// When attempts were killed to protect the host, within the last hour.
     kills: VecDeque<Mono>,
     /// Where it stands in the report.
@@ -178,6 +180,7 @@ impl PluginState {
             told: Standing::default(),
             told_verdict: ToldVerdict::default(),
             escalation: Escalation::Allowed,
+            spent: VecDeque::new(),
             kills: VecDeque::new(),
             place: None,
         };

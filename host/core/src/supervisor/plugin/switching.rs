@@ -185,6 +185,7 @@ impl PluginState {
         let was_live = self.versions.record(digest).history.iter().any(|(_, stage, _)| *stage == Stage::Live);
         self.note_stage(digest, Stage::Live, "", context);
         let before = replaced.as_ref().and(self.config.as_ref()).map(|config| config.trigger);
+        let escalates_every = self.config.as_ref().map(|config| config.health.escalate_every).unwrap_or_default();
         self.reconfigure(config, context.now);
         if self.versions.last_live.replace(digest) != Some(digest) {
             self.failures_in_row = 0;
@@ -196,7 +197,7 @@ impl PluginState {
             self.report = SelfReport::default();
         }
         self.checking = Checking::default();
-        self.remember_escalation(context.shared.escalated.get(&self.name).cloned().as_ref(), context.now);
+        self.hand_over_escalation(digest, escalates_every, context);
         if context.shared.draining.is_none() {
             self.plan_version(before, context);
             if has_check {

@@ -71,6 +71,7 @@ fn another_artifact_owes_nothing_and_a_remembered_escalation_counts() {
     assert!(story.view().escalates);
     story.load(2, false, &[]);
     assert!(!story.view().escalates);
+    story.pass(60 * SECOND);
     story.end(TRANSIENT);
     assert!(story.view().escalates, "the other artifact has not escalated yet");
 
