@@ -281,7 +281,7 @@ impl Driver {
             Event::Ended { run, .. } => {
                 self.running.remove(run);
             }
-            Event::Checked { plugin, .. } => {
+            Event::Checked { plugin, .. } | Event::CheckStarved { plugin } => {
                 if let Some((_, _, deadline)) = self.checks.remove(plugin) {
                     self.check_deadlines.remove(&(deadline, *plugin));
                 }

@@ -217,6 +217,10 @@ impl PluginState {
                 self.checking.last = Some(result);
                 self.checking.next = self.config.as_ref().map(|config| context.now.mono + config.health.check_every);
             }
+            Event::CheckStarved { .. } => {
+                self.checking.in_flight = false;
+                self.checking.next = self.config.as_ref().map(|config| context.now.mono + config.health.check_every);
+            }
             Event::Triggered { payload, .. } => self.triggered(payload, context),
             Event::Started { run } => {
                 let now = context.now;
