@@ -2,10 +2,12 @@
 //!
 //! `ARCHITECTURE.md` says which room holds what, and what it must never do.
 
+pub mod admin;
 pub mod artifact;
 pub mod cli;
 pub mod compile;
 pub mod driver;
+pub mod escalations;
 pub mod guest;
 pub mod health;
 pub mod host;

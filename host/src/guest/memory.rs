@@ -200,7 +200,7 @@ impl ResourceLimiterAsync for Limiter {
             let ledger = &self.reservation.ledger;
             // The host's limit is held against whoever fills it, and against nobody else.
             let whose = match ledger.is_largest_holder(&self.reservation.holder) {
-                true => MemoryLimit::Plugin,
+                true => MemoryLimit::LargestHolder,
                 false => MemoryLimit::Host,
             };
             self.probe.refuse_memory(

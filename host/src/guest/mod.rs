@@ -12,8 +12,9 @@ mod output;
 mod prepare;
 mod run;
 mod store;
+mod waits;
 
-pub use attempt::{Line, LineSource, Listener, Probe, Progress};
+pub use attempt::{Line, LineSource, Listener, Probe, Progress, Waits};
 pub use code::CodeMaker;
 pub use engine::{
     Engine, EngineOptions, Metering, SLICE_FUEL, memory_slots, runs_that_map_areas_allow, settle_max_concurrent_runs,

@@ -10,7 +10,7 @@ use super::bindings::check::PluginWithCheckPre;
 use super::bindings::job::PluginPre;
 use super::engine::{Engine, TABLE_ELEMENTS};
 use super::store::Guest;
-use super::{denials, imports};
+use super::{denials, imports, waits};
 use crate::artifact::Kind;
 use crate::compile::Compiled;
 
@@ -65,10 +65,12 @@ impl Toolbox {
         imports::add_to_linker(&mut components)?;
         components.allow_shadowing(true);
         denials::shadow(&mut components)?;
+        waits::shadow(&mut components)?;
         let mut modules = wasmtime::Linker::new(&engine.0);
         wasmtime_wasi::p1::add_to_linker_async(&mut modules, Guest::preview1)?;
         modules.allow_shadowing(true);
         denials::shadow_preview1(&mut modules)?;
+        waits::shadow_preview1(&mut modules)?;
         Ok(Arc::new(Toolbox { engine, components, modules }))
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -12,7 +12,7 @@ use crate::lanes::LaneObserver;
 use crate::lanes::governor::Gauges;
 
 /// Upper bounds in seconds of the host's own histograms; one more bucket holds the rest.
-pub const WAIT_BUCKETS_S: [f64; 10] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0];
+pub const WAIT_BUCKETS_S: [f64; 12] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0];
 
 /// Durations in fixed buckets. Many write, one reads; a reading may miss what is just being written.
 #[derive(Debug, Default)]
@@ -44,6 +44,9 @@ impl Histogram {
 pub struct Board {
     snapshot: ArcSwap<Snapshot>,
     started_up: AtomicBool,
+    made: Instant,
+    /// From `made` until then, in nanoseconds.
+    startup_ns: AtomicU64,
     draining: AtomicBool,
     /// `/health/live` has been red at least once.
     was_red: AtomicBool,
@@ -60,6 +63,8 @@ impl Board {
         Arc::new(Board {
             snapshot: ArcSwap::from_pointee(snapshot),
             started_up: AtomicBool::new(false),
+            made: Instant::now(),
+            startup_ns: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             was_red: AtomicBool::new(false),
             lanes: (0..lanes).map(|_| Beat::default()).collect(),
@@ -82,7 +87,14 @@ impl Board {
 
     /// Configuration is read, data is open, lanes beat.
     pub fn started_up(&self) {
+        let took_ns = u64::try_from(self.made.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.startup_ns.store(took_ns, Ordering::Relaxed);
         self.started_up.store(true, Ordering::Release);
+    }
+
+    /// How long starting up took, from the board's making on; zero before it is over.
+    pub fn startup(&self) -> Duration {
+        Duration::from_nanos(self.startup_ns.load(Ordering::Relaxed))
     }
 
     /// Whether [`Board::started_up`] was said.

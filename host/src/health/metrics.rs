@@ -126,6 +126,11 @@ pub(super) fn host(board: &Board, snapshot: &Snapshot, is_live: bool) -> String 
     let _ = writeln!(out, "windlass_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
     out += &head("windlass_live", "gauge", "1 while /health/live is green.");
     let _ = writeln!(out, "windlass_live {}", u8::from(is_live));
+    let startup = board.startup();
+    if !startup.is_zero() {
+        out += &head("windlass_startup_seconds", "gauge", "How long starting up took, once it is over.");
+        let _ = writeln!(out, "windlass_startup_seconds {}", startup.as_secs_f64());
+    }
     histogram(&mut out, "windlass_lateness_seconds", "How late the first slice of a run was.", board.lateness());
     histogram(&mut out, "windlass_lane_wait_seconds", "How long a runnable run waited for a lane.", board.lane_wait());
     pacing(&mut out, board.gauges());

@@ -8,6 +8,7 @@
     reason = "a benchmark may stop where something is missing"
 )]
 
+mod coldstart;
 mod density;
 mod dispatch;
 mod fairness;
@@ -15,9 +16,12 @@ mod health;
 mod kill;
 mod metering;
 mod quota;
+mod quota_child;
 mod report;
 mod slice;
 mod stage;
+mod storm;
+mod swap;
 
 use std::process::ExitCode;
 
@@ -48,6 +52,10 @@ fn main() -> ExitCode {
         quota::prober(&arguments);
         return ExitCode::SUCCESS;
     }
+    if let Some("quota-child") = arguments.first().map(String::as_str) {
+        quota_child::inside(&arguments);
+        return ExitCode::SUCCESS;
+    }
     let short = arguments.iter().any(|argument| argument == "--short");
     let json = arguments.iter().any(|argument| argument == "--json");
     let report: Report = match arguments.first().map(String::as_str) {
@@ -59,6 +67,9 @@ fn main() -> ExitCode {
         Some("slice") => slice::run(short),
         Some("quota") => quota::run(short),
         Some("density") => density::run(short),
+        Some("coldstart") => coldstart::run(short),
+        Some("storm") => storm::run(short),
+        Some("swap") => swap::run(short),
         other => {
             eprintln!("windlass-bench: there is no benchmark {other:?}");
             return ExitCode::from(2);

@@ -20,21 +20,24 @@ struct Lengths {
     warm_up: Duration,
     governed: Duration,
     ungoverned: Duration,
+    child: Duration,
 }
 
 pub(crate) fn run(short: bool) -> Report {
     let lengths = match short {
         true => Lengths {
-            guests: 100,
-            warm_up: Duration::from_secs(2),
+            guests: 50,
+            warm_up: Duration::from_secs(1),
             governed: Duration::from_secs(2),
             ungoverned: Duration::from_secs(1),
+            child: Duration::from_millis(800),
         },
         false => Lengths {
             guests: 1_000,
             warm_up: Duration::from_secs(5),
-            governed: Duration::from_secs(24),
+            governed: Duration::from_secs(20),
             ungoverned: Duration::from_secs(8),
+            child: Duration::from_secs(10),
         },
     };
     let mut report = Report::new("quota");
@@ -63,6 +66,7 @@ pub(crate) fn run(short: bool) -> Report {
             report.figure(format!("{prefix}p50_ms_{name}"), percentile(&probes_ms, 0.5));
         }
     }
+    crate::quota_child::run(&mut report, lengths.child);
     report.figure("guests", f64::from(lengths.guests));
     report
 }

@@ -146,6 +146,9 @@ impl Child {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop here")]
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -167,6 +170,72 @@ mod tests {
         assert_eq!(duty.turn(1e6, 0.0, 0.2, true), Some(true));
         assert_eq!(duty.turn(1e6, 0.0, 0.2, true), None);
         assert_eq!(duty.turn(1e6, 0.0, 0.2, false), Some(false));
+    }
+
+    /// Computes until it is dropped.
+    struct Computes(std::process::Child);
+
+    impl Computes {
+        fn start() -> Computes {
+            Computes(std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap())
+        }
+
+        fn pid(&self) -> Pid {
+            Pid::from_child(&self.0)
+        }
+
+        fn is_stopped(&self) -> bool {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('T')
+        }
+
+        fn wait_until(&self, stopped: bool, meanwhile: impl Fn()) {
+            let until = Instant::now() + Duration::from_secs(20);
+            while self.is_stopped() != stopped {
+                assert!(Instant::now() < until, "the child is not as wanted: stopped should be {stopped}");
+                meanwhile();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    impl Drop for Computes {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn a_child_is_stopped_when_it_had_its_share_and_never_left_so() {
+        let (children, pacer) = (Children::default(), Pacer::new());
+        let (one, other) = (Computes::start(), Computes::start());
+        let now_ns = || clock::uptime_ns(Instant::now());
+        let turn = || {
+            let _ = children.turn(&pacer, 0.01, now_ns());
+        };
+        assert_eq!(children.turn(&pacer, 0.01, now_ns()), None, "there is none yet");
+        for child in [&one, &other] {
+            children.add(child.pid(), now_ns());
+        }
+        one.wait_until(true, turn);
+        other.wait_until(true, turn);
+        children.remove(one.pid());
+        one.wait_until(false, || {});
+        assert_eq!(children.pids(), [other.pid()]);
+        children.release();
+        other.wait_until(false, || {});
+    }
+
+    #[test]
+    fn a_child_that_is_gone_costs_nothing() {
+        let (children, pacer) = (Children::default(), Pacer::new());
+        let gone = Computes::start().pid();
+        children.add(gone, 0);
+        assert!(children.turn(&pacer, 0.01, 1_000_000).is_some());
+        assert_eq!(clock::child_cpu_ns(gone), None);
+        children.remove(gone);
+        assert!(children.pids().is_empty());
     }
 
     #[test]

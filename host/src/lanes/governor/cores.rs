@@ -1,7 +1,8 @@
 //! As few cores as the limit needs: the kernel hands a quota to each core in pieces of 5 ms, and strands what one of them has left.
 //!
 //! All threads are held to the chosen cores, those that come later inherit it, and all is as before when the limit goes. A core that
-//! turns out to be crowded by others is left for the next one.
+//! turns out to be crowded by others is left for the next one. Health alone may use any core: it strands less than it gains, since it
+//! need not wait for a lane to be taken off (measured in ADR 6).
 
 use std::fs;
 
@@ -36,7 +37,12 @@ impl Cores {
     }
 
     /// Uses so many of them, or all if `count` is none; `children` are held to the same. Says which if anything changed.
-    pub(super) fn use_only(&mut self, count: Option<usize>, children: &[Pid]) -> Option<Vec<usize>> {
+    pub(super) fn use_only(
+        &mut self,
+        count: Option<usize>,
+        children: &[Pid],
+        health: Option<Pid>,
+    ) -> Option<Vec<usize>> {
         let count = count.unwrap_or(usize::MAX).clamp(1, self.allowed.len().max(1));
         if count == self.count {
             return None;
@@ -44,15 +50,16 @@ impl Cores {
         self.count = count;
         self.crowd = Crowd::default();
         self.last = waits();
-        self.apply(children)
+        self.apply(children, health)
     }
 
     /// To be called once a second. Moves on if others crowd the chosen cores; `ours` says that what waits, waits for us: throttled,
     /// or behind a child of our own.
-    pub(super) fn look(&mut self, ours: bool, children: &[Pid]) -> Option<Vec<usize>> {
+    pub(super) fn look(&mut self, ours: bool, children: &[Pid], health: Option<Pid>) -> Option<Vec<usize>> {
         if self.count >= self.allowed.len() {
             return None;
         }
+        self.set_free(health);
         let now = waits();
         let (used_ns, waited_ns) = (now.0.saturating_sub(self.last.0), now.1.saturating_sub(self.last.1));
         self.last = now;
@@ -60,26 +67,42 @@ impl Cores {
             return None;
         }
         self.first = (self.first + self.count) % self.allowed.len();
-        self.apply(children)
+        self.apply(children, health)
     }
 
-    fn apply(&self, children: &[Pid]) -> Option<Vec<usize>> {
-        let chosen = choose(&self.allowed, self.first, self.count);
-        let mut set = CpuSet::new();
-        for core in &chosen {
-            set.set(*core);
+    /// Health may use any core. It may have said who it is only after the others were held to theirs.
+    fn set_free(&self, health: Option<Pid>) {
+        if let Some(health) = health {
+            let all = set_of(&self.allowed);
+            if sched_getaffinity(Some(health)).is_ok_and(|now| now != all) {
+                let _ = sched_setaffinity(Some(health), &all);
+            }
         }
+    }
+
+    fn apply(&self, children: &[Pid], health: Option<Pid>) -> Option<Vec<usize>> {
+        let chosen = choose(&self.allowed, self.first, self.count);
+        let set = set_of(&chosen);
         let mut folders = vec![OWN_THREADS.to_owned()];
         folders.extend(children.iter().map(|child| format!("/proc/{}/task", child.as_raw_nonzero())));
         // Twice: a thread may be spawned during the first round by one that has not been reached yet.
         for folder in folders.iter().chain(&folders) {
-            for thread in threads(folder) {
+            for thread in threads(folder).into_iter().filter(|thread| Some(*thread) != health) {
                 // A thread may have ended meanwhile. Where the system refuses it altogether, all cores are used as before.
                 let _ = sched_setaffinity(Some(thread), &set);
             }
         }
+        self.set_free(health);
         (sched_getaffinity(None).ok()? == set).then_some(chosen)
     }
+}
+
+fn set_of(cores: &[usize]) -> CpuSet {
+    let mut set = CpuSet::new();
+    for core in cores {
+        set.set(*core);
+    }
+    set
 }
 
 /// `count` of the cores, from the one at `first` on and around.

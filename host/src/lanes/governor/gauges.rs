@@ -1,7 +1,9 @@
 //! What the governor tells health, and the one thing that health tells it: atomics that neither waits for.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use rustix::process::Pid;
 
 use crate::lanes::cgroup::Throttling;
 
@@ -35,6 +37,8 @@ pub struct Gauges {
     throttled_ns: AtomicU64,
     /// Ticks of the health thread's timer times two, plus one if the last was late.
     ticks: AtomicU64,
+    /// The kernel's id of the health thread; zero before it said so.
+    health_thread: AtomicI32,
 }
 
 impl Gauges {
@@ -63,6 +67,15 @@ impl Gauges {
         // One thread writes.
         let ticks = self.ticks.load(Ordering::Relaxed) >> 1;
         self.ticks.store((ticks + 1) << 1 | u64::from(late_by > LATE), Ordering::Relaxed);
+    }
+
+    /// Called on the health thread, which may use any core whatever the lanes are held to.
+    pub fn this_is_health(&self) {
+        self.health_thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+    }
+
+    pub(super) fn health_thread(&self) -> Option<Pid> {
+        Pid::from_raw(self.health_thread.load(Ordering::Relaxed))
     }
 
     /// How often it fired, and whether it was late the last time.

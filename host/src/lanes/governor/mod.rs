@@ -96,6 +96,7 @@ impl Governor {
             while runs.sleep(nap) {
                 nap = watch.turn();
             }
+            watch.end();
         })?;
         Ok(Arc::new(Governor { inner, thread: Some(thread) }))
     }
@@ -105,6 +106,8 @@ impl Governor {
     pub fn adopt(self: &Arc<Governor>, child: Pid) -> Adopted {
         self.inner.children.add(child, clock::uptime_ns(Instant::now()));
         if self.inner.pacer.is_limited() {
+            // Under the lock, so that it is not rung between the thread's look and its sleep.
+            let _thread_sleeps = self.inner.stop.lock().unwrap_or_else(PoisonError::into_inner);
             self.inner.bell.notify_all();
         }
         Adopted { inner: self.inner.clone(), child }

@@ -73,6 +73,11 @@ impl Watch {
         naps.into_iter().min().unwrap_or(until_limits)
     }
 
+    /// Gives all cores back.
+    pub(super) fn end(&mut self) {
+        self.cores.use_only(None, &self.inner.children.pids(), self.options.gauges.health_thread());
+    }
+
     fn look_at_limits(&mut self) {
         let found = CpuGroups::find(&self.options.roots);
         if found == self.groups {
@@ -98,14 +103,13 @@ impl Watch {
             (_, None) => {
                 pacer.end();
                 self.inner.children.release();
-                self.options.gauges.set_pacing(None);
             }
         }
         let lanes = self.options.plan.lanes(limit);
         self.options.lanes.set(lanes);
         self.options.gauges.set_lanes(lanes);
         let cores = limit.map(|limit| limit.cpus.ceil() as usize);
-        let cores = self.cores.use_only(cores, &self.inner.children.pids());
+        let cores = self.cores.use_only(cores, &self.inner.children.pids(), self.options.gauges.health_thread());
         self.tell(limit);
         match limit {
             Some(CpuLimit { cpus, period }) => tracing::info!(
@@ -146,7 +150,8 @@ impl Watch {
         let throttled = self.counted.throttled_periods != self.counted_before.throttled_periods;
         self.counted_before = self.counted;
         let children = self.inner.children.pids();
-        if let Some(cores) = self.cores.look(throttled || !children.is_empty(), &children) {
+        let health = self.options.gauges.health_thread();
+        if let Some(cores) = self.cores.look(throttled || !children.is_empty(), &children, health) {
             tracing::info!(cores = format!("{cores:?}"), "moved: others crowded the core");
         }
     }
