@@ -100,8 +100,14 @@ pub(super) async fn serve(bound: Bound, state: Rc<State>) -> io::Result<()> {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                let full_until = connections.borrow().full_until(Instant::now());
+                if let Some(until) = full_until {
+                    tokio::time::sleep_until(until.into()).await;
+                }
                 let (place, closed) = Connections::enter(&connections, Instant::now());
                 tokio::task::spawn_local(connection(stream, Rc::new(place), closed, state.clone()));
+                // Its request is read before the next one is taken, however many wait.
+                tokio::task::yield_now().await;
             }
             // Out of descriptors, most likely: they come back as connections go.
             Err(error) => {

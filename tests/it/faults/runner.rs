@@ -57,11 +57,19 @@ pub(crate) fn check(row: &Row) {
     match row.how {
         How::Scene(scene) => scene(row),
         How::Plugin { guests, entry } => {
-            let (host, bystanders) = start(guests, entry);
-            let run = host.wait_for_run("culprit");
-            bystanders.go_on_for(Duration::from_secs(1));
-            bystanders.were_punctual(&host);
-            check_culprit(row, &host, &run);
+            for _ in 0..10 {
+                let (host, bystanders) = start(guests, entry);
+                let run = host.wait_for_run("culprit");
+                bystanders.go_on_for(Duration::from_secs(1));
+                bystanders.were_punctual(&host);
+                if run["outcome"] == "DeadlineExceeded(Starved)" {
+                    // Others on this machine had the CPU, and the host is right not to blame the culprit: that tells nothing of this row.
+                    eprintln!("{}: starved, once more", row.fault);
+                    continue;
+                }
+                return check_culprit(row, &host, &run);
+            }
+            panic!("{}: this machine is too busy", row.fault);
         }
     }
 }
