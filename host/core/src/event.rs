@@ -116,6 +116,13 @@ pub enum Event {
         /// What it said, or why it said nothing (trapped, timed out).
         result: Result<Report, String>,
     },
+    /// The author's own health check ran out of its time for want of a lane: it says nothing, and is not held against the plugin.
+    CheckStarved {
+        /// Whose check.
+        plugin: PluginId,
+        /// Which version's.
+        digest: Digest,
+    },
     /// A manual start.
     Triggered {
         /// Which plugin.
@@ -258,7 +265,8 @@ pub enum Action {
         /// For a person.
         reason: String,
     },
-    /// Call the author's health check, with its own small budget. The shell answers with [`Event::Checked`], exactly once.
+    /// Call the author's health check, with its own small budget. The shell answers with [`Event::Checked`] or
+    /// [`Event::CheckStarved`], exactly once.
     Check {
         /// Whose.
         plugin: PluginId,

@@ -179,7 +179,10 @@ impl Simulation {
                     let report = Report { status, description: "checked".to_owned(), data: Vec::new() };
                     let result =
                         if self.faults && self.random.u8(..5) == 0 { Err("trapped".to_owned()) } else { Ok(report) };
-                    self.tell(Event::Checked { plugin, digest, result });
+                    match self.faults && self.random.u8(..5) == 0 {
+                        true => self.tell(Event::CheckStarved { plugin, digest }),
+                        false => self.tell(Event::Checked { plugin, digest, result }),
+                    }
                 }
                 Action::Note(Note::AttemptEnded { run, retry_at, attempt, ended, .. }) => match retry_at {
                     Some(at) => {

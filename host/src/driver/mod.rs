@@ -276,7 +276,7 @@ impl Driver {
             Event::Ended { run, .. } => {
                 self.running.remove(run);
             }
-            Event::Checked { plugin, digest, .. } => {
+            Event::Checked { plugin, digest, .. } | Event::CheckStarved { plugin, digest } => {
                 if let Some((_, _, deadline)) = self.checks.remove(&(*plugin, *digest)) {
                     self.check_deadlines.remove(&(deadline, *plugin, *digest));
                 }

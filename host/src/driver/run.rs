@@ -101,6 +101,12 @@ impl Watcher for CheckWatcher {
 
     fn ended(&self, end: End, meter: &Meter) {
         let answer = self.answer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        // More than half of its time, or all of it before a first slice: the host's doing.
+        let has_starved = meter.polls() == 0 || meter.waited() * 2 > meter.elapsed();
+        if end == End::Killed && has_starved {
+            self.inbox.send(Message::Event(Event::CheckStarved { plugin: self.plugin, digest: self.digest }));
+            return;
+        }
         let result = match (end, answer) {
             (End::Returned, Some(result)) => result,
             (End::OutOfCpu, _) => {

@@ -121,6 +121,7 @@ impl<'a> Pod<'a> {
             spec["containers"][0].as_object_mut().and_then(|container| container.remove(probe));
         }
         spec["containers"][0]["ports"][0]["hostPort"] = json!(port);
+        part_empty_folders(spec, release);
         let file = tools.folder.join(format!("{release}.pod.yaml"));
         let text: Vec<_> = objects.iter().map(|object| format!("---\n{object}\n")).collect();
         fs::write(&file, text.concat()).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -216,22 +217,34 @@ impl<'a> Pod<'a> {
         }
     }
 
+    /// Removes the pod, and the empty folder that it was given. Nothing to remove is the usual case.
     fn remove(&self) {
-        // Nothing to remove is the usual case.
-        let _ = self.containers.podman(&[
-            "pod",
-            "rm",
-            "--force",
-            "--time",
-            "0",
-            &format!("{}-windlass-pod-0", self.release),
-        ]);
+        let pod = format!("{}-windlass-pod-0", self.release);
+        let _ = self.containers.podman(&["pod", "rm", "--force", "--time", "0", &pod]);
+        let _ = self.containers.podman(&["volume", "rm", "--force", &format!("{}-data", self.release)]);
     }
 }
 
 impl Drop for Pod<'_> {
     fn drop(&mut self) {
         self.remove();
+    }
+}
+
+/// podman makes a volume of each emptyDir, and pods whose folders have the same name share one: names of their own keep them apart.
+fn part_empty_folders(spec: &mut Json, release: &str) {
+    let mut renamed = Vec::new();
+    for volume in spec["volumes"].as_array_mut().into_iter().flatten() {
+        if volume.get("emptyDir").is_some() {
+            let name = volume["name"].clone();
+            volume["name"] = json!(format!("{release}-{}", name.as_str().unwrap_or_default()));
+            renamed.push((name, volume["name"].clone()));
+        }
+    }
+    for mount in spec["containers"][0]["volumeMounts"].as_array_mut().into_iter().flatten() {
+        if let Some((_, new)) = renamed.iter().find(|(old, _)| *old == mount["name"]) {
+            mount["name"] = new.clone();
+        }
     }
 }
 

@@ -179,6 +179,7 @@ impl Supervisor {
             | Event::Loaded { plugin, .. }
             | Event::Refused { plugin, .. }
             | Event::Checked { plugin, .. }
+            | Event::CheckStarved { plugin, .. }
             | Event::Triggered { plugin, .. } => self.tell(plugin, event, now, actions),
             Event::Started { run }
             | Event::Ended { run, .. }

@@ -197,6 +197,20 @@ impl PluginState {
         }
     }
 
+    /// A check had no time of its own: asked again, a candidate's at once.
+    pub(in crate::supervisor) fn check_starved(&mut self, digest: Digest, context: &mut Context<'_>) {
+        if let Newest::Checking { version } = &self.versions.newest
+            && version.loaded.digest == digest
+        {
+            let timeout = version.config.health.check_timeout;
+            return context.actions.push(Action::Check { plugin: context.id, digest, timeout });
+        }
+        if matches!(&self.life, Life::Ready(live) if live.loaded.digest == digest) {
+            self.checking.in_flight = false;
+            self.checking.next = self.config.as_ref().map(|config| context.now.mono + config.health.check_every);
+        }
+    }
+
     fn take_check(&mut self, result: Result<Report, String>, now: Now) {
         self.checking.last = Some(result);
         self.checking.next = self.config.as_ref().map(|config| now.mono + config.health.check_every);

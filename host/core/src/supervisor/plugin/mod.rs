@@ -229,6 +229,7 @@ impl PluginState {
             Event::Reconfigured { digest, config, .. } => self.reconfigured(digest, config, context),
             Event::Refused { digest, reason, .. } => self.refused(digest, reason, context),
             Event::Checked { digest, result, .. } => self.checked(digest, result, context),
+            Event::CheckStarved { digest, .. } => self.check_starved(digest, context),
             Event::Triggered { payload, .. } => self.triggered(payload, context),
             Event::Started { run } => {
                 let now = context.now;
