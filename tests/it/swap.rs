@@ -275,9 +275,17 @@ fn host_says(host: &Host, words: &str) -> bool {
 }
 
 fn wait_until_gone(host: &Host, name: &str) {
+    wait_for_code(host, name, 404);
+}
+
+fn wait_until_there(host: &Host, name: &str) {
+    wait_for_code(host, name, 200);
+}
+
+fn wait_for_code(host: &Host, name: &str, code: u16) {
     let until = Instant::now() + windlass_tests::PATIENCE;
-    while host.get(&format!("/health/plugins/{name}")).0 != 404 {
-        assert!(Instant::now() < until, "{name} is still there");
+    while host.get(&format!("/health/plugins/{name}")).0 != code {
+        assert!(Instant::now() < until, "{name} does not answer {code}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -299,6 +307,7 @@ fn configuration_is_read_again_and_a_bad_one_changes_nothing() {
     write(
         "plugins:\n  stays: { source: file:succeeds.wasm, every: 1h, tags: [new] }\n  comes: { source: file:succeeds.wasm, every: 100ms }\n  bad: { evry: 1s }\n",
     );
+    wait_until_there(&host, "comes");
     host.wait_for_run("comes");
     let stays = host.wait_for("stays", |plugin| plugin["trigger"] == "every 1h");
     assert_eq!(number(&stays), 1, "another entry is no other version");
@@ -312,7 +321,7 @@ fn configuration_is_read_again_and_a_bad_one_changes_nothing() {
     assert_eq!(host.plugin("comes")["status"], "Healthy");
     write("limits: { lanes: 1 }\nplugins:\n  stays: { source: file:succeeds.wasm, every: 100ms, bogus: 1 }\n");
     host.wait_for("stays", |plugin| says(plugin, "`bogus`") && plugin["status"] == "Degraded");
-    assert!(host_says(&host, "limits: restart the host"));
+    host.wait_for("stays", |_| host_says(&host, "limits: restart the host"));
     write("plugins:\n  stays: { source: file:succeeds.wasm, every: 100ms }\n");
     host.wait_for("stays", |plugin| plugin["status"] == "Healthy" && plugin["trigger"] == "every 100ms");
     wait_until_gone(&host, "comes");
@@ -329,11 +338,7 @@ fn further_files_add_plugins_while_the_host_runs() {
     let host = start(scene, "configDir: conf.d\nplugins:\n  a: { source: file:succeeds.wasm, every: 100ms }\n", &[]);
     host.wait_for_run("a");
     put(&further.join("more.yaml"), b"plugins:\n  b: { source: file:succeeds.wasm, every: 100ms }\n");
-    let until = Instant::now() + windlass_tests::PATIENCE;
-    while host.get("/health/plugins/b").0 != 200 {
-        assert!(Instant::now() < until);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until_there(&host, "b");
     host.wait_for_run("b");
     put(&further.join("two.yaml"), b"plugins:\n  a: { source: file:succeeds.wasm }\n");
     let a = host.wait_for("a", |plugin| says(plugin, "two.yaml"));

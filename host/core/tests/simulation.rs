@@ -388,6 +388,8 @@ proptest! {
         }
         for view in simulation.snapshot().plugins.iter() {
             let may_stay = ["first", "hand"].contains(&view.name.as_str()) || view.state == State::Suspended;
+            // A run of two thousand seconds may be silent for longer than a version on probation can afford: it runs on its old one.
+            let may_stay = may_stay || view.description.contains("was rolled back");
             prop_assert!(may_stay || view.status == Status::Healthy, "{}: {} {:?}", view.name, view.description, view.state);
         }
         // Each start that took place is over, or in progress, and nothing was forgotten.

@@ -193,6 +193,8 @@ impl PluginState {
             self.failed_at.clear();
             self.quarantine = None;
             self.kills.clear();
+            // The silence of another version is not held against this one.
+            self.sign_due = None;
             self.once_done = was_live;
             self.report = SelfReport::default();
         }
