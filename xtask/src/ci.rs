@@ -32,7 +32,21 @@ fn all(steps: &mut Steps) -> Result<test::Count> {
     steps.step("lints", "about 3 minutes the first time", || {
         let lints =
             ["clippy", "--release", "--target", &target, "--workspace", "--all-targets", "--", "-D", "warnings"];
-        steps::run(command("cargo", &lints))
+        steps::run(command("cargo", &lints))?;
+        let wedge = [
+            "clippy",
+            "--release",
+            "--target",
+            &target,
+            "-p",
+            "windlass",
+            "--features",
+            "wedge",
+            "--",
+            "-D",
+            "warnings",
+        ];
+        steps::run(command("cargo", &wedge))
     })?;
     steps.step("documentation", "", || {
         let mut doc = command(
@@ -46,7 +60,7 @@ fn all(steps: &mut Steps) -> Result<test::Count> {
     if count.failed > 0 {
         return Ok(count);
     }
-    steps.step("the demo", "", || demo::check(&target, 5))?;
+    steps.step("the demo", "", || demo::check(5))?;
     bench::build_benches(steps, &target)?;
     steps.step("short benchmarks", "about 2 minutes", || {
         for name in bench::NAMES {
@@ -59,7 +73,7 @@ fn all(steps: &mut Steps) -> Result<test::Count> {
         Ok(())
     })?;
     licences(steps)?;
-    testbed::all(steps, &target, false)?;
+    testbed::all(steps, false)?;
     Ok(count)
 }
 

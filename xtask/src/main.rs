@@ -22,7 +22,8 @@ cargo xtask COMMAND
 
   demo [--seconds N]             build everything, run the host on the example plugins, print the health report's URL
   test [-- FILTER]               build everything and run all tests
-  bench NAME [--json] [--short]  run a benchmark of the shipping build: dispatch, metering, fairness, health, density
+  bench NAME [--json] [--short]  run a benchmark of the shipping build: dispatch, metering, fairness, health, kill, slice,
+                                 density
   build                          build the host, the example plugins and the tests' guests
   chart-schema [--check]         make the schema of the chart's values from `windlass schema`, or check that it is up to date
   testbed [--update]             prove of chart and image what a machine without a cluster can; --update stores the snapshots anew

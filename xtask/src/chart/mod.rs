@@ -19,9 +19,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let target = prepare::run(&mut steps)?;
     build::host(&mut steps, &target)?;
     if is_check {
-        check(&target)?
+        check()?
     } else {
-        write(&target)?
+        write()?
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -40,22 +40,22 @@ pub(crate) fn version() -> Result<String> {
         .ok_or_else(|| "Cargo.toml has no version".to_owned())
 }
 
-fn made(target: &str) -> Result<String> {
-    let host = build::host_binary(target).display().to_string();
+fn made() -> Result<String> {
+    let host = build::host_binary().display().to_string();
     let schema = steps::output(steps::command(&host, &["schema"]))?;
     let path = folder().join("values.schema.in.json");
     let ours = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     schema::render(&ours, &schema)
 }
 
-fn write(target: &str) -> Result<()> {
+fn write() -> Result<()> {
     let path = folder().join("values.schema.json");
-    fs::write(&path, made(target)?).map_err(|error| format!("{}: {error}", path.display()))
+    fs::write(&path, made()?).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// Fails if the schema that is there is not the one that would be made.
-pub(crate) fn check(target: &str) -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let path = folder().join("values.schema.json");
     let there = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    if there == made(target)? { Ok(()) } else { Err(format!("{} is old: cargo xtask chart-schema", path.display())) }
+    if there == made()? { Ok(()) } else { Err(format!("{} is old: cargo xtask chart-schema", path.display())) }
 }

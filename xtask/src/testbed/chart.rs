@@ -111,7 +111,7 @@ pub(super) fn configuration(rendered: &str) -> Result<String> {
 }
 
 /// Every number of the configuration comes to the same through Helm as it does without: `windlass check` says so of both.
-pub(super) fn numbers(tools: &Tools, target: &str) -> Result<usize> {
+pub(super) fn numbers(tools: &Tools) -> Result<usize> {
     let values = root().join("tests/chart/numbers.yaml");
     let direct = read(&values)?;
     // What stands under `config` in the values stands at the top of windlass.yaml; the chart adds three keys of its own.
@@ -128,11 +128,11 @@ pub(super) fn numbers(tools: &Tools, target: &str) -> Result<usize> {
         }
         plain.push('\n');
     }
-    let wanted = checked(tools, target, "numbers-direct.yaml", &plain)?;
+    let wanted = checked(tools, "numbers-direct.yaml", &plain)?;
     for helm in &tools.helms {
         let through = render(helm, &["--values", &values.display().to_string(), "--set", "resources.limits=null"])?;
         let name = format!("numbers-helm{}.yaml", helm.major);
-        let got = checked(tools, target, &name, &configuration(&through)?)?;
+        let got = checked(tools, &name, &configuration(&through)?)?;
         if got != wanted {
             return Err(format!("through helm {}:\n{got}\nwithout:\n{wanted}", helm.major));
         }
@@ -141,10 +141,10 @@ pub(super) fn numbers(tools: &Tools, target: &str) -> Result<usize> {
 }
 
 /// What `windlass check` prints of a configuration, without the problem that no plugin is on this machine.
-fn checked(tools: &Tools, target: &str, name: &str, text: &str) -> Result<String> {
+fn checked(tools: &Tools, name: &str, text: &str) -> Result<String> {
     let file = tools.folder.join(name);
     fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
-    let host = build::host_binary(target).display().to_string();
+    let host = build::host_binary().display().to_string();
     let output = command(&host, &["check", "--config", &file.display().to_string()]).output();
     let output = output.map_err(|error| format!("{host}: {error}"))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -16,13 +16,8 @@ const ZONES: &str = "/usr/share/zoneinfo";
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Builds it and pushes it to the registry; returns its name there, without a tag. Tagged twice: an upgrade needs two.
-pub(super) fn make(
-    tools: &Tools,
-    containers: &Containers,
-    registry: &Registry,
-    target: &str,
-) -> Result<(String, String)> {
-    let files = assemble(tools, target)?;
+pub(super) fn make(tools: &Tools, containers: &Containers, registry: &Registry) -> Result<(String, String)> {
+    let files = assemble(tools)?;
     let name = format!("{}/windlass", registry.host());
     let first = bud(containers, &files, &format!("{name}:one"))?;
     let second = bud(containers, &files, &format!("{name}:two"))?;
@@ -40,7 +35,7 @@ pub(super) fn make(
 }
 
 /// What the Dockerfile's first stage leaves in /files, from what is here: its base image cannot be had everywhere.
-fn assemble(tools: &Tools, target: &str) -> Result<std::path::PathBuf> {
+fn assemble(tools: &Tools) -> Result<std::path::PathBuf> {
     let folder = tools.folder.join("image");
     let _ = fs::remove_dir_all(&folder);
     let files = folder.join("files");
@@ -49,7 +44,7 @@ fn assemble(tools: &Tools, target: &str) -> Result<std::path::PathBuf> {
     }
     let copy =
         |from: &str, to: &str| steps::output(command("cp", &["-r", from, &files.join(to).display().to_string()]));
-    copy(&build::host_binary(target).display().to_string(), "usr/bin/windlass")?;
+    copy(&build::host_binary().display().to_string(), "usr/bin/windlass")?;
     copy(ZONES, "usr/share/")?;
     copy(CERTIFICATES, "etc/ssl/certs/")?;
     for (file, text) in [("passwd", "windlass:x:65532:65532::/:\n"), ("group", "windlass:x:65532:\n")] {

@@ -38,18 +38,16 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let target = prepare::run(&mut steps)?;
     build::host(&mut steps, &target)?;
     build::guests(&mut steps)?;
-    let outcome = all(&mut steps, &target, is_update);
+    let outcome = all(&mut steps, is_update);
     steps.table();
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
 /// All of it. An error is something that was disproved; what could not be tried is printed at the end.
-pub(crate) fn all(steps: &mut Steps, target: &str, is_update: bool) -> Result<()> {
+pub(crate) fn all(steps: &mut Steps, is_update: bool) -> Result<()> {
     let tools = steps.step("tools for the test bed", "about a minute the first time", Tools::gather)?;
     let mut proved = Vec::new();
-    steps.step("the chart: lint, snapshots, refusals, numbers", "", || {
-        chart_alone(&tools, target, is_update, &mut proved)
-    })?;
+    steps.step("the chart: lint, snapshots, refusals, numbers", "", || chart_alone(&tools, is_update, &mut proved))?;
     steps.step("the guides' scripts", "", || scripts(&tools, &mut proved))?;
     if tools.has_registry && !tools.helms.is_empty() {
         let registry = Registry::start(&tools)?;
@@ -57,7 +55,7 @@ pub(crate) fn all(steps: &mut Steps, target: &str, is_update: bool) -> Result<()
         steps.step("the chart through a registry", "", || registry::round_trip(&tools, &registry, &version))?;
         proved.push("package, push to and pull from an OCI registry, dry-run installation with its notes".to_owned());
         if tools.has_containers {
-            pods(steps, &tools, &registry, target, &mut proved)?;
+            pods(steps, &tools, &registry, &mut proved)?;
         }
     }
     eprintln!("\nproved");
@@ -67,8 +65,8 @@ pub(crate) fn all(steps: &mut Steps, target: &str, is_update: bool) -> Result<()
     Ok(())
 }
 
-fn chart_alone(tools: &Tools, target: &str, is_update: bool, proved: &mut Vec<String>) -> Result<()> {
-    crate::chart::check(target)?;
+fn chart_alone(tools: &Tools, is_update: bool, proved: &mut Vec<String>) -> Result<()> {
+    crate::chart::check()?;
     if tools.helms.is_empty() {
         return Ok(());
     }
@@ -76,7 +74,7 @@ fn chart_alone(tools: &Tools, target: &str, is_update: bool, proved: &mut Vec<St
     chart::lint(tools)?;
     let cases = chart::snapshots(tools, is_update)?;
     let refused = chart::refusals(tools)?;
-    let numbers = chart::numbers(tools, target)?;
+    let numbers = chart::numbers(tools)?;
     proved.push(format!(
         "{}: lint --strict, {cases} snapshots, {refused} wrong values refused in their words",
         helms.join(" and ")
@@ -105,9 +103,9 @@ fn scripts(tools: &Tools, proved: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn pods(steps: &mut Steps, tools: &Tools, registry: &Registry, target: &str, proved: &mut Vec<String>) -> Result<()> {
+fn pods(steps: &mut Steps, tools: &Tools, registry: &Registry, proved: &mut Vec<String>) -> Result<()> {
     let containers = Containers::new(tools)?;
-    let (image, said) = steps.step("the image", "", || image::make(tools, &containers, registry, target))?;
+    let (image, said) = steps.step("the image", "", || image::make(tools, &containers, registry))?;
     proved.extend([said, image::plugins(tools, &containers)?]);
     let helm = tools.helms.first().ok_or("no helm")?;
     let version = crate::chart::version()?;
