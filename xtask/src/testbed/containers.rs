@@ -60,13 +60,13 @@ impl Containers {
     }
 
     /// A volume with these files in it, that belongs to the host's user: what `fsGroup` does in a cluster.
-    pub(super) fn volume(&self, name: &str, files: &[(&str, PathBuf)]) -> Result<Volume<'_>> {
+    pub(super) fn volume(&self, name: &str, files: &[(String, Vec<u8>)]) -> Result<Volume<'_>> {
         // Left behind by a bed that was killed.
         let _ = self.podman(&["volume", "rm", "--force", name]);
         self.podman(&["volume", "create", name])?;
         let at = PathBuf::from(self.podman(&["volume", "inspect", name, "--format", "{{.Mountpoint}}"])?);
-        for (file, from) in files {
-            fs::copy(from, at.join(file)).map_err(|error| format!("{}: {error}", from.display()))?;
+        for (file, bytes) in files {
+            fs::write(at.join(file), bytes).map_err(|error| format!("{}: {error}", at.display()))?;
         }
         steps::output(command("chown", &["-R", "65532:65532", &at.display().to_string()]))?;
         Ok(Volume { containers: self, name: name.to_owned() })
@@ -217,11 +217,13 @@ impl<'a> Pod<'a> {
         }
     }
 
-    /// Removes the pod, and the empty folder that it was given. Nothing to remove is the usual case.
+    /// Removes the pod, and the volumes that podman makes of its empty folder and its ConfigMap. Nothing to remove is the usual case.
     fn remove(&self) {
         let pod = format!("{}-windlass-pod-0", self.release);
         let _ = self.containers.podman(&["pod", "rm", "--force", "--time", "0", &pod]);
-        let _ = self.containers.podman(&["volume", "rm", "--force", &format!("{}-data", self.release)]);
+        for volume in ["data", "windlass"] {
+            let _ = self.containers.podman(&["volume", "rm", "--force", &format!("{}-{volume}", self.release)]);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::containers::Containers;
 use super::registry::Registry;
 use super::tools::Tools;
-use crate::steps::{self, command};
+use crate::steps::{self, command, root};
 use crate::{Result, build, chart};
 
 const SIZE_MOST_MIB: u64 = 60;
@@ -74,6 +74,28 @@ fn bud(containers: &Containers, files: &Path, tag: &str) -> Result<String> {
     ];
     steps::output(containers.command("buildah", &build))?;
     containers.podman(&["image", "inspect", tag, "--format", "{{.RootFS.Layers}}"])
+}
+
+/// The image of plugins as the guide for AKS shows it, around one file.
+pub(super) fn plugins(tools: &Tools, containers: &Containers) -> Result<String> {
+    let guide = fs::read_to_string(root().join("docs/aks.md")).map_err(|error| format!("docs/aks.md: {error}"))?;
+    let block = guide.split("<!-- test: an image of plugins -->").nth(1).and_then(|rest| rest.split("```").nth(1));
+    let text =
+        block.and_then(|block| block.strip_prefix("dockerfile\n")).ok_or("docs/aks.md shows no image of plugins")?;
+    let folder = tools.folder.join("plugins-image");
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    fs::write(folder.join("Dockerfile"), text).map_err(|error| error.to_string())?;
+    let heartbeat = build::guests_folder().join("heartbeat.wasm");
+    fs::copy(&heartbeat, folder.join("heartbeat.wasm")).map_err(|error| format!("{}: {error}", heartbeat.display()))?;
+    let (tag, at) = ("localhost/plugins:test", folder.display().to_string());
+    steps::output(containers.command("buildah", &["bud", "--quiet", "--isolation", "chroot", "--tag", tag, &at]))?;
+    let container = steps::output(containers.command("buildah", &["from", tag]))?;
+    let (container, got) = (container.trim(), folder.join("out.wasm").display().to_string());
+    let mount = steps::output(containers.command("buildah", &["mount", container]))?;
+    let copied = steps::output(command("cp", &[&format!("{}/heartbeat.wasm", mount.trim()), &got]));
+    steps::output(containers.command("buildah", &["rm", container]))?;
+    copied?;
+    Ok("the guide's image of plugins builds, and holds the plugin".to_owned())
 }
 
 /// Size, user, labels, the health check, and that there is nothing in it to get a shell from.
