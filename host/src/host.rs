@@ -1,18 +1,17 @@
 //! The host put together: from a configuration to lanes, driver and loader that run. What opens ports is not here.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::compile::{self, Compiler};
-use crate::core::config::{Config, PluginLayer, amount, resolve};
+use crate::core::config::{Config, amount};
 use crate::core::event::Event;
 use crate::core::health::Snapshot;
-use crate::core::name::PluginName;
 use crate::core::supervisor::Supervisor;
 use crate::driver::{self, Clock, Inbox, Parts};
 use crate::escalations::Escalations;
@@ -20,7 +19,7 @@ use crate::guest::{self, Engine, EngineOptions, Ledger, Metering, Toolbox};
 use crate::health::Board;
 use crate::lanes::governor::{self, Governor, LanePlan};
 use crate::lanes::{self, Lanes, cgroup, priority};
-use crate::source::{self, Discovered, Job, Loader};
+use crate::source::{Loader, LoaderOptions, Watcher};
 
 /// What part of the memory there is guests may hold together, unless the configuration says: the host and one compiler live in the rest.
 const GUESTS_MEMORY_SHARE: f64 = 0.75;
@@ -107,7 +106,6 @@ impl DataLock {
 /// A running host, without ports.
 pub struct Host {
     driver: JoinHandle<Result<()>>,
-    loader: Loader,
     /// Kept until everything has ended.
     _governor: Arc<Governor>,
     runtime: tokio::runtime::Runtime,
@@ -115,10 +113,12 @@ pub struct Host {
 
 /// What a host is started with.
 pub struct Setup {
-    /// The configuration.
-    pub config: Config,
-    /// Whether files without an entry are run.
-    pub discover: bool,
+    /// How long runs may go on that are asked to end.
+    pub drain: Duration,
+    /// `dataDir`
+    pub data_dir: Option<PathBuf>,
+    /// The watch over configuration and files, which has looked once.
+    pub watcher: Watcher,
     /// What there is.
     pub resources: Resources,
     /// The control groups whose CPU limit is followed and kept; none to let the kernel throttle.
@@ -139,14 +139,17 @@ impl Host {
     /// # Errors
     /// If the engine, a thread or a niceness cannot be had. Never for a plugin.
     pub fn start(setup: Setup) -> Result<Host> {
-        let Setup { config, discover, resources, governed_by, compile: means, board, inbox, seed } = setup;
+        let Setup { drain, data_dir, mut watcher, resources, governed_by, compile: means, board, inbox, seed } = setup;
         raise_descriptor_limit();
         let process_niceness = priority::niceness()?;
         let clock = Clock::start();
-        let mut supervisor = Supervisor::new(seed, config.drain, clock.now());
-        let escalations = config.data_dir.as_deref().map(Escalations::open).transpose()?;
+        let mut supervisor = Supervisor::new(seed, drain, clock.now());
+        let escalations = data_dir.as_deref().map(Escalations::open).transpose()?;
         supervisor.remember(escalations.iter().flat_map(Escalations::before));
-        let jobs = plan(&config, discover, &mut supervisor, clock);
+        for event in watcher.first_events() {
+            // Entries and faults are shown and nothing else: no action comes of them.
+            supervisor.step(event, clock.now(), &mut Vec::new());
+        }
         board.publish(supervisor.snapshot(clock.now()));
 
         let engine = Engine::new(EngineOptions {
@@ -189,12 +192,18 @@ impl Host {
             board: board.clone(),
             inbox: inbox.clone(),
             clock,
+            on_reload: Box::new({
+                let handle = watcher.handle();
+                move |plugin| handle.load(plugin)
+            }),
             escalations,
             process_niceness,
         };
         let driver = driver::spawn(parts)?;
         let threads = resources.lanes.min(2);
+        let cache = data_dir.as_deref().and_then(|data_dir| open_cache(data_dir, &inbox));
         let compiler = Compiler::new(compile::Options {
+            cache,
             room: compile::Room::new(cgroup::Roots::default(), Some(ledger), means.memory_bytes),
             means,
             settings,
@@ -202,9 +211,17 @@ impl Host {
             governor: governor.clone(),
             process_niceness,
         });
-        let loader = Loader::start(threads, jobs, toolbox, compiler, resources.memory_bytes, process_niceness, inbox)?;
+        let loader = Loader::start(LoaderOptions {
+            threads,
+            toolbox,
+            compiler,
+            memory_limit_bytes: resources.memory_bytes,
+            process_niceness,
+            inbox: inbox.clone(),
+        })?;
+        watcher.start(loader, inbox, process_niceness)?;
         board.started_up();
-        Ok(Host { driver, loader, _governor: governor, runtime })
+        Ok(Host { driver, _governor: governor, runtime })
     }
 
     /// Waits until a shutdown has been drained, which [`crate::driver::Message::Shutdown`] begins.
@@ -214,113 +231,36 @@ impl Host {
     pub fn wait(self) -> Result<()> {
         let done = self.driver.join().map_err(|_| anyhow!("the scheduler panicked; the log says where"))?;
         // What still compiles or blocks ends with the process.
-        drop(self.loader);
         self.runtime.shutdown_background();
         done
+    }
+}
+
+/// The cache of compiled code; without it everything is compiled, and the entry `windlass` says why.
+fn open_cache(data_dir: &Path, inbox: &Arc<Inbox>) -> Option<compile::Cache> {
+    let inbox = inbox.clone();
+    let report = move |problem: Option<String>| {
+        if let Some(problem) = &problem {
+            tracing::warn!(problem, "the host has a problem");
+        }
+        inbox.send(driver::Message::Event(Event::HostFault { key: "compile-cache", problem }));
+    };
+    match compile::Cache::open(data_dir, compile::CACHE_BYTES, Box::new(report.clone())) {
+        Ok(cache) => {
+            cache.sweep();
+            Some(cache)
+        }
+        Err(why) => {
+            report(Some(why));
+            None
+        }
     }
 }
 
 /// An empty snapshot, for a board before there is a supervisor.
 pub fn empty_snapshot() -> Snapshot {
     let now = Clock::start().now();
-    Supervisor::new(0, std::time::Duration::ZERO, now).snapshot(now)
-}
-
-/// Adds every plugin to the supervisor, and lists what there is to load.
-fn plan(config: &Config, discover: bool, supervisor: &mut Supervisor, clock: Clock) -> VecDeque<Job> {
-    let mut planner = Planner {
-        config,
-        supervisor,
-        clock,
-        defaults: Arc::new(config.defaults.clone()),
-        jobs: VecDeque::new(),
-        entries: Vec::new(),
-    };
-    for (name, entry) in &config.plugins {
-        planner.add_entry(name, entry);
-    }
-    let mut unnamed = config.misnamed.clone();
-    match source::discover(&config.plugins_dir) {
-        Ok(found) => planner.add_found(found, discover, &mut unnamed),
-        Err(error) => {
-            let folder = config.plugins_dir.display();
-            let problem = format!("pluginsDir {folder} cannot be read ({error}): check the mount and its permissions");
-            planner.fault("plugins-dir", problem);
-        }
-    }
-    if !unnamed.is_empty() {
-        planner.fault("names", unnamed.join("; "));
-    }
-    planner.jobs
-}
-
-struct Planner<'a> {
-    config: &'a Config,
-    supervisor: &'a mut Supervisor,
-    clock: Clock,
-    defaults: Arc<PluginLayer>,
-    jobs: VecDeque<Job>,
-    /// Files that entries name.
-    entries: Vec<PathBuf>,
-}
-
-impl Planner<'_> {
-    /// Shows a problem in the host's own entry.
-    fn fault(&mut self, key: &'static str, problem: String) {
-        tracing::warn!(problem, "the host has a problem");
-        let fault = Event::HostFault { key, problem: Some(problem) };
-        // A fault is shown and nothing else: no action comes of it.
-        self.supervisor.step(fault, self.clock.now(), &mut Vec::new());
-    }
-
-    fn add_entry(&mut self, name: &PluginName, entry: &Result<PluginLayer, String>) {
-        let now = self.clock.now();
-        let checked = entry.clone().and_then(|entry| {
-            // Without its manifest for now: that is read with the file, off to the side.
-            let plugin = resolve(name, None, &self.config.defaults, &entry)?;
-            let path = source::file_of(&self.config.plugins_dir, &plugin.source)?;
-            Ok((plugin, path, entry))
-        });
-        match checked {
-            Ok((plugin, path, entry)) => {
-                self.entries.push(path.clone());
-                let id = self.supervisor.add(Arc::new(plugin), now);
-                let defaults = self.defaults.clone();
-                self.jobs.push_back(Job { plugin: id, name: name.clone(), path, defaults, entry });
-            }
-            Err(why) => {
-                tracing::warn!(plugin = name.as_str(), reason = why, "plugin refused");
-                self.supervisor.add_refused(name.clone(), "", &why, now);
-            }
-        }
-    }
-
-    fn add_found(&mut self, found: Vec<Discovered>, discover: bool, unnamed: &mut Vec<String>) {
-        for found in found {
-            match found {
-                Discovered::Unnamed(why) if discover => unnamed.push(why),
-                Discovered::Unnamed(_) => {}
-                Discovered::Plugin(_, path) if self.entries.contains(&path) => {}
-                Discovered::Plugin(name, _) if self.config.plugins.contains_key(&name) => {
-                    if discover {
-                        unnamed.push(format!(
-                            "the file {name}.wasm and an entry in `plugins` have one name: rename one of them"
-                        ));
-                    }
-                }
-                Discovered::Plugin(name, path) => {
-                    let file = path.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
-                    let layer = PluginLayer::of_file(&file);
-                    match discover {
-                        true => self.add_entry(&name, &Ok(layer)),
-                        false => {
-                            self.supervisor.add_ignored(name, &format!("file:{file}"), self.clock.now());
-                        }
-                    }
-                }
-            }
-        }
-    }
+    Supervisor::new(0, Duration::ZERO, now).snapshot(now)
 }
 
 /// As many descriptors as the system lets us have: compiled code, connections and files each take some.

@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` says which room holds what, and what it must never do.
 
+pub mod admin;
 pub mod artifact;
 pub mod cli;
 pub mod compile;

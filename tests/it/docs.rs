@@ -119,6 +119,20 @@ fn the_readme_and_help_name_the_same_commands() {
 }
 
 #[test]
+fn a_walk_through_swapping_works_as_it_stands() {
+    let scene = Scene::new();
+    let variant = |number| windlass_tests::marked(guest("succeeds"), number);
+    for (name, bytes) in [("v1", variant(1)), ("v2", variant(2)), ("broken", guest("traps"))] {
+        fs::write(scene.path().join(format!("{name}.wasm")), bytes).unwrap();
+    }
+    // Ports of its own: other tests run beside it.
+    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let script = block("docs/swapping.md", "swapping").replace("18080", &port()).replace("18081", &port());
+    let said = shell(&scene, &script, "target");
+    assert!(said.contains("rolled back to version 2") && said.contains("Trapped"), "{said}");
+}
+
+#[test]
 fn the_examples_for_authors_compile() {
     let text = fs::read_to_string(root().join("docs/writing-plugins.md")).unwrap();
     let scene = Scene::new();

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop here")]
 
+mod admin;
 mod bad_input;
+mod chart;
 mod commands;
+mod compile;
 mod docs;
 mod faults;
 mod governor;
@@ -12,5 +15,6 @@ mod liveness;
 mod outcomes;
 mod shutdown;
 mod spine;
+mod swap;
 mod tidy;
 mod verdicts;

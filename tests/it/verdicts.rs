@@ -87,11 +87,12 @@ fn budgets_deadlines_and_silence_are_seen_coming() {
 
 #[test]
 fn a_budget_of_fuel_is_seen_coming() {
-    // So much that a tenth of it takes several samples, on any machine.
-    let host = Scene::new().guest("spins").run(
-        "plugins:\n  fuel: { source: file:spins.wasm, continuous: true, limits: { fuel: 300G }, health: { quarantine: false } }\n",
-    );
-    wait_for_verdict(&host, "fuel", "NearBudget(limits.fuel)");
+    let host = Scene::new()
+        .guest("burns_then_sleeps")
+        .run("plugins:\n  fuel: { source: file:burns_then_sleeps.wasm, once: true, limits: { fuel: 8500000 } }\n");
+    let run = wait_for_verdict(&host, "fuel", "NearBudget(limits.fuel)");
+    assert!(run["because"].as_str().is_some_and(|said| said.contains("of limits.fuel 8500000 burnt")), "{run:#}");
+    assert!(run["because"].as_str().is_some_and(|said| said.contains("it waits in poll_oneoff of a clock")), "{run:#}");
 }
 
 #[test]
@@ -103,11 +104,7 @@ fn a_check_that_traps_hangs_or_spins_counts_against_its_plugin_alone() {
         plugins += &format!("  {act}: {{ source: file:checked.wasm, args: [{act}], health: {{ {health} }} }}\n");
     }
     let host = Scene::new().guest("checked").guest("succeeds").run(&plugins);
-    let cases = [
-        ("traps", "the check fell over"),
-        ("hangs", "did not answer within checkTimeoutSeconds"),
-        ("spins", "OutOfCpu"),
-    ];
+    let cases = [("traps", "Trapped"), ("hangs", "did not answer within checkTimeoutSeconds"), ("spins", "OutOfCpu")];
     for (plugin, why) in cases {
         let view = host.wait_for(plugin, |view| view["status"] == "Unhealthy");
         let description = view["description"].as_str().unwrap();

@@ -64,6 +64,53 @@ pub fn guest(name: &str) -> Vec<u8> {
         .unwrap_or_else(|error| panic!("{}: {error}: run `cargo xtask test`, which builds it", built.display()))
 }
 
+/// The same artifact with other bytes, and so another digest: a custom section at its end.
+pub fn marked(mut wasm: Vec<u8>, mark: u32) -> Vec<u8> {
+    wasm.extend([0, 6, 1, b'm']);
+    wasm.extend(mark.to_le_bytes());
+    wasm
+}
+
+/// A module that is small, valid and very long in compiling: one function of 100,000 branches over 200 variables that all live on.
+pub fn compile_bomb() -> Vec<u8> {
+    const VARIABLES: usize = 200;
+    const BRANCHES: usize = 100_000;
+    let leb = |mut number: usize| {
+        let mut bytes = Vec::new();
+        while number >= 0x80 {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+        bytes
+    };
+    let section = |id: u8, body: &[u8]| [&[id], leb(body.len()).as_slice(), body].concat();
+    let mut body = [&[1_u8], leb(VARIABLES).as_slice(), &[0x7f]].concat();
+    for branch in 0..BRANCHES {
+        let (a, b) = (branch % VARIABLES, (branch * 7 + 3) % VARIABLES);
+        // if (a) { c = b + a }
+        let parts = [&[0x20][..], &leb(a), &[0x04, 0x40, 0x20], &leb(b), &[0x20], &leb(a), &[0x6a, 0x21]];
+        body.extend(parts.concat());
+        body.extend(leb((a + b) % VARIABLES));
+        body.push(0x0b);
+    }
+    body.push(0x0b);
+    let code = [&[1_u8][..], &leb(body.len()), &body].concat();
+    let sections = [
+        section(1, &[1, 0x60, 0, 0]),
+        section(3, &[1, 0]),
+        section(5, &[1, 0, 1]),
+        section(7, b"\x02\x06_start\x00\x00\x06memory\x02\x00"),
+        section(10, &code),
+    ];
+    [b"\0asm\x01\0\0\0".as_slice(), &sections.concat()].concat()
+}
+
+/// A folder that is gone when this is dropped.
+pub fn temporary_folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
 /// A folder with guests, and a configuration.
 pub struct Scene {
     folder: TempDir,
@@ -110,7 +157,9 @@ impl Scene {
     pub fn configure(&self, yaml: &str) -> PathBuf {
         let path = self.folder.path().join("windlass.yaml");
         let health = if yaml.contains("health: { listen") { "" } else { "health: { listen: \"127.0.0.1:0\" }\n" };
-        fs::write(&path, format!("pluginsDir: plugins\n{health}{yaml}")).unwrap();
+        // Hosts of other tests are on this machine, too.
+        let admin = if yaml.contains("admin:") { "" } else { "admin: { listen: \"127.0.0.1:0\" }\n" };
+        fs::write(&path, format!("pluginsDir: plugins\n{health}{admin}{yaml}")).unwrap();
         path
     }
 
@@ -252,6 +301,12 @@ impl Host {
     /// Where its health port is.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where its admin port is.
+    pub fn admin(&mut self) -> String {
+        let line = self.wait_for_line(|line| line["message"] == "admin port listening");
+        line["address"].as_str().unwrap().to_owned()
     }
 
     /// Its process.

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use crate::steps::{self, Steps, command, target_folder};
-use crate::{Result, bench, demo, links, prepare, test};
+use crate::{Result, bench, demo, links, prepare, test, testbed};
 
 /// The cargo-deny that licences and sources are checked with.
 const DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<ExitCode> {
-    let mut steps = Steps::new(14);
+    let mut steps = Steps::new(20);
     let outcome = all(&mut steps);
     steps.table();
     match outcome {
@@ -73,6 +73,7 @@ fn all(steps: &mut Steps) -> Result<test::Count> {
         Ok(())
     })?;
     licences(steps)?;
+    testbed::all(steps, false)?;
     Ok(count)
 }
 

@@ -10,6 +10,7 @@ mod links;
 mod prepare;
 mod steps;
 mod test;
+mod testbed;
 
 use std::process::ExitCode;
 
@@ -25,7 +26,8 @@ cargo xtask COMMAND
                                  density
   build                          build the host, the example plugins and the tests' guests
   chart-schema [--check]         make the schema of the chart's values from `windlass schema`, or check that it is up to date
-  ci                             what CI runs: format, lints, licences, documentation, tests, short benchmarks
+  testbed [--update]             prove of chart and image what a machine without a cluster can; --update stores the snapshots anew
+  ci                             what CI runs: format, lints, licences, documentation, tests, short benchmarks, the test bed
 ";
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some("chart-schema") => chart::run(rest),
+        Some("testbed") => testbed::run(rest),
         Some("ci") => ci::run(),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");

@@ -33,6 +33,8 @@ pub enum State {
     Suspended,
     /// Failed too often: pauses between trial runs.
     Quarantined,
+    /// A newer version asks for capabilities that the present one did not, and waits for a person's word.
+    AwaitingGrant,
     /// Cannot run at all.
     Refused,
     /// A file without an entry, while `discover` is off: listed, never run, and no part of `/health`.
@@ -91,6 +93,8 @@ pub struct HostView {
     pub draining: bool,
     /// How many plugins still load.
     pub loading: usize,
+    /// The hash of the configuration that was last taken over; empty where there is no file.
+    pub config_hash: String,
 }
 
 /// One plugin in the report.
@@ -118,6 +122,10 @@ pub struct PluginView {
     pub trigger: Arc<str>,
     /// The version that new runs use; none before the first has loaded.
     pub version: Option<VersionView>,
+    /// A newer version that is not live yet, and what it is at: for people, and for who waits until nothing changes.
+    pub candidate: Option<String>,
+    /// The lives of its last versions, newest first, at most ten.
+    pub versions: Arc<[VersionRecord]>,
     /// Runs in progress.
     pub running: Vec<RunningView>,
     /// The last runs that ended, newest first, at most ten.
@@ -181,6 +189,48 @@ pub struct VersionView {
     pub author_version: Option<String>,
     /// When it was loaded.
     pub loaded: Timestamp,
+}
+
+/// The life of one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRecord {
+    /// Its number; none as long as it has not loaded.
+    pub number: Option<VersionNumber>,
+    /// Its artifact.
+    pub digest: Digest,
+    /// What its author calls it.
+    pub author_version: Option<String>,
+    /// What happened to it and why, the oldest first, at most sixteen.
+    pub history: Vec<(Timestamp, Stage, String)>,
+}
+
+/// What happens to a version in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum Stage {
+    /// Its bytes were read.
+    Seen,
+    /// It is WebAssembly that this host can call, and its manifest is good.
+    Verified,
+    /// It is compiled and linked.
+    Compiled,
+    /// It asks for more than the version before it.
+    AwaitingGrant,
+    /// Its own health check is called.
+    Checking,
+    /// A trial run is to succeed first.
+    Trying,
+    /// New runs use it.
+    Live,
+    /// It got through its probation.
+    Proven,
+    /// It proved bad, and the version before it took over again.
+    RolledBack,
+    /// It never went live: not loadable, or its check or trial failed.
+    Refused,
+    /// Another version, or none, took its place.
+    Replaced,
+    /// Its code was let go.
+    Freed,
 }
 
 /// A run in progress.

@@ -197,3 +197,34 @@ pub struct Ended {
     /// What it used up.
     pub usage: Usage,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lists_of_words_are_what_outcomes_say() {
+        let transient = Outcome::Failed(Failure::Transient { retry_after: None });
+        let plain = [
+            Outcome::Succeeded,
+            transient,
+            Outcome::Trapped,
+            Outcome::OutOfFuel,
+            Outcome::OutOfCpu,
+            Outcome::DeadlineExceeded { starved: false },
+            Outcome::OutOfMemory(MemoryLimit::LargestHolder),
+            Outcome::Denied,
+        ];
+        assert_eq!(plain.each_ref().map(Outcome::label), Outcome::NAMES[..8]);
+        let detailed = [
+            Outcome::Failed(Failure::Permanent),
+            Outcome::DeadlineExceeded { starved: true },
+            Outcome::OutOfMemory(MemoryLimit::Host),
+            Outcome::Cancelled(CancelReason::HostShutdown),
+            Outcome::Cancelled(CancelReason::Replaced),
+            Outcome::Cancelled(CancelReason::Requested),
+            Outcome::Cancelled(CancelReason::Removed),
+        ];
+        assert_eq!(detailed.each_ref().map(Outcome::label), Outcome::DETAILED);
+    }
+}

@@ -146,7 +146,7 @@ impl Report {
 
     /// Files that no entry names.
     fn found(&mut self, config: &Config, discover: bool) {
-        let found = match source::discover(&config.plugins_dir) {
+        let found = match source::list(&config.plugins_dir).map(source::name_all) {
             Ok(found) => found,
             Err(error) => {
                 self.problems.push(format!("pluginsDir {} cannot be read: {error}", config.plugins_dir.display()));

@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod advice;
+mod by_hand;
 mod check;
+mod client;
+mod compile;
 mod groups;
 mod health;
 mod http;
@@ -15,6 +18,7 @@ mod new;
 mod once;
 mod probe_advice;
 mod run;
+mod status;
 
 /// Runs jobs compiled to WebAssembly on schedule, and tells the health of each over HTTP.
 #[derive(Debug, Parser)]
@@ -34,10 +38,18 @@ enum Command {
     Once(once::Args),
     /// Say what a wasm file is: kind, manifest, imports, digest
     Inspect(inspect::Args),
+    /// Compile ahead of time, into the cache of a host's dataDir
+    Compile(compile::Args),
     /// Begin a job of your own in a new folder
     New(new::Args),
     /// Ask a host's health port; the exit code says what it answered
     Health(health::Args),
+    /// Show how every plugin of a running host is, the worst first
+    Status(status::Args),
+    /// Take a plugin's newer version: accept what it asks for, or try it once more
+    Swap(by_hand::Args),
+    /// Go back to the last good version of a plugin
+    Rollback(by_hand::Args),
     /// Measure a host's probes under its present load, and print what to set for them
     ProbeAdvice(probe_advice::Args),
     /// Print the JSON schema of the configuration
@@ -70,8 +82,12 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Once(args) => once::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Compile(args) => compile::run(args),
         Command::New(args) => new::run(args),
         Command::Health(args) => health::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Swap(args) => by_hand::run(&args, "swap"),
+        Command::Rollback(args) => by_hand::run(&args, "rollback"),
         Command::ProbeAdvice(args) => probe_advice::run(args),
         Command::CompileChild(args) => crate::compile::run_child(&args).map_err(Failure::Failed),
         Command::Schema => {

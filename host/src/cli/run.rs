@@ -6,16 +6,15 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use super::Failure;
+use crate::admin;
 use crate::compile;
-use crate::core::config::Config;
+use crate::core::config::{Admin, Config};
 use crate::driver::{Inbox, Message};
 use crate::health::{self, Board, Signals};
 use crate::host::{self, DataLock, Host, Resources, Setup};
 use crate::lanes::priority;
+use crate::source::{Origin, Settings, Watcher};
 use crate::telemetry::{self, Format};
-
-/// Where the configuration is looked for if nothing is said.
-const CONFIG_FILE: &str = "windlass.yaml";
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -31,6 +30,12 @@ pub struct Args {
     /// Where the reason is written when /health/live turns red
     #[arg(long, value_name = "FILE", default_value = "/dev/termination-log", hide = true)]
     termination_log: PathBuf,
+    /// How often files are looked at, besides at each event
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, hide = true)]
+    poll_seconds: f64,
+    /// Look in rounds only, as on a share without change events
+    #[arg(long, hide = true)]
+    no_events: bool,
     #[command(flatten)]
     groups: super::groups::Groups,
     /// Do not keep to the CPU limit, and let the kernel throttle: for comparison
@@ -69,7 +74,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     // First of all: as PID 1 there is no default for a signal.
     let signals = Signals::install().map_err(Failure::Failed)?;
     telemetry::init(args.log_format).map_err(Failure::Usage)?;
-    let (config, discover) = configuration(args.dir.as_deref(), args.config.as_deref()).map_err(Failure::Usage)?;
+    let mut origin = Origin::find(args.dir.as_deref(), args.config.as_deref()).map_err(Failure::Usage)?;
+    let configuration = origin.read().map_err(Failure::Usage)?;
+    let config = configuration.config.clone();
     let resources = Resources::settle(&config, &args.groups.roots()).map_err(Failure::Usage)?;
     let _lock = config.data_dir.as_deref().map(DataLock::take).transpose().map_err(Failure::Failed)?;
     let bound = health::bind(config.health.listen)
@@ -77,6 +84,12 @@ pub fn run(args: Args) -> Result<(), Failure> {
             format!("health.listen {}: the port cannot be opened; is another process on it?", config.health.listen)
         })
         .map_err(Failure::Usage)?;
+    let admin_port = bind_admin(&config)?;
+    let every = Duration::try_from_secs_f64(args.poll_seconds).ok().filter(|every| !every.is_zero());
+    let every = every.ok_or_else(|| Failure::Usage(anyhow!("--poll-seconds: it must be more than 0")))?;
+    let settings = Settings { every, events: !args.no_events };
+    let watcher = Watcher::new(origin, configuration, settings).map_err(Failure::Failed)?;
+    let watch = watcher.handle();
     let board = Board::new(resources.plan.most(), host::empty_snapshot());
     let inbox = Inbox::new();
     let told = inbox.clone();
@@ -89,12 +102,20 @@ pub fn run(args: Args) -> Result<(), Failure> {
         termination_log: args.termination_log,
         process_niceness: priority::niceness().map_err(Failure::Failed)?,
         on_shutdown: Box::new(move || told.send(Message::Shutdown)),
+        on_hangup: Box::new(move || watch.reload()),
     };
+    let process_niceness = options.process_niceness;
     health::spawn(bound, signals, options).map_err(Failure::Failed)?;
+    if let Some(port) = admin_port {
+        let (board, inbox) = (board.clone(), inbox.clone());
+        let options = admin::Options { board, inbox, token_file: config.admin.token_file, process_niceness };
+        admin::spawn(port, options).map_err(Failure::Failed)?;
+    }
     let governed_by = (!args.no_governor).then(|| args.groups.roots());
     let setup = Setup {
-        config,
-        discover,
+        drain: config.drain,
+        data_dir: config.data_dir,
+        watcher,
         resources,
         governed_by,
         compile: args.compile.means(),
@@ -112,6 +133,27 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Ok(()) if board.was_red() => Err(Failure::Quiet),
         Ok(()) => Ok(()),
         Err(error) => Err(Failure::Failed(error)),
+    }
+}
+
+/// Binds the admin port. One that nobody asked for by name does without, if another host on the machine has its place.
+fn bind_admin(config: &Config) -> Result<Option<admin::Bound>, Failure> {
+    let address = config.admin.listen.unwrap_or(Admin::DEFAULT);
+    if !address.ip().is_loopback() && config.admin.token_file.is_none() {
+        let why = "other machines reach it, so a token is required: set admin.tokenFile";
+        return Err(Failure::Usage(anyhow!("admin.listen {address}: {why}")));
+    }
+    match (admin::bind(address), config.admin.listen) {
+        (Ok(bound), _) => Ok(Some(bound)),
+        (Err(error), None) => {
+            tracing::warn!(%address, %error, "no admin port: set admin.listen to another address to have one");
+            Ok(None)
+        }
+        (Err(error), Some(_)) => {
+            let error = anyhow!(error)
+                .context(format!("admin.listen {address}: the port cannot be opened; is another process on it?"));
+            Err(Failure::Usage(error))
+        }
     }
 }
 
@@ -138,33 +180,9 @@ fn seed() -> u64 {
 
 /// Finds and reads the configuration. Returns it with whether files without an entry are run.
 pub(super) fn configuration(dir: Option<&Path>, file: Option<&Path>) -> anyhow::Result<(Config, bool)> {
-    let file = match (dir, file) {
-        (_, Some(file)) => Some(file),
-        (Some(_), None) => None,
-        (None, None) if Path::new(CONFIG_FILE).is_file() => Some(Path::new(CONFIG_FILE)),
-        (None, None) => {
-            return Err(anyhow!(
-                "there is no {CONFIG_FILE} here: give a folder of .wasm files (`windlass run DIR`) or `--config FILE`"
-            ));
-        }
-    };
-    let mut config = match file {
-        None => Config::default(),
-        Some(file) => read(file)?,
-    };
-    if let Some(dir) = dir {
-        config.plugins_dir = dir.to_owned();
-        std::fs::read_dir(dir).with_context(|| format!("{}: the folder of plugins cannot be read", dir.display()))?;
-    } else if let (Some(file), true) = (file, config.plugins_dir.is_relative()) {
-        // Relative to the file that says it, not to wherever the host was started.
-        config.plugins_dir = file.parent().unwrap_or(Path::new("")).join(&config.plugins_dir);
+    let read = Origin::find(dir, file)?.read()?;
+    if !read.problems.is_empty() {
+        anyhow::bail!("{}", read.problems.join("; "));
     }
-    let discover = config.discover.unwrap_or(file.is_none());
-    Ok((config, discover))
-}
-
-fn read(file: &Path) -> anyhow::Result<Config> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("{}: the configuration cannot be read", file.display()))?;
-    Config::from_yaml(&text).map_err(|why| anyhow!("{}: {why}", file.display()))
+    Ok((read.config, read.discover))
 }

@@ -13,6 +13,9 @@ use crate::lanes::priority;
 /// Cranelift recurses deeply into deeply nested code.
 const STACK_BYTES: usize = 16 << 20;
 
+/// What the process may have mapped before it is bounded.
+const MAPPED_KIB: u64 = 32 << 10;
+
 /// The bounds that the host gives its child. Nobody else has a use for this command.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -81,7 +84,13 @@ fn bound(args: &Args) -> Result<()> {
     // First a signal that tells what happened, then one that cannot be missed.
     limit(Resource::Cpu, args.cpu_seconds, args.cpu_seconds.saturating_add(5))?;
     // All private writable memory, used or not: never less than what the container is charged with.
-    limit(Resource::Data, args.memory_bytes, args.memory_bytes)
+    limit(Resource::Data, args.memory_bytes, args.memory_bytes)?;
+    // What was mapped before could be filled in spite of the limit.
+    let status = std::fs::read_to_string("/proc/self/status").context("reading what was mapped so far")?;
+    let mapped = status.lines().find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix("kB"));
+    let mapped_kib: u64 = mapped.context("no VmData in /proc/self/status")?.trim().parse()?;
+    ensure!(mapped_kib <= MAPPED_KIB, "{mapped_kib} KiB were mapped before there was a limit");
+    Ok(())
 }
 
 fn limit(resource: Resource, current: u64, maximum: u64) -> Result<()> {

@@ -2,14 +2,17 @@
 //!
 //! Each artifact is compiled by a child process of its own: the same binary, with bounds on memory, CPU time, wall-clock time and
 //! output, at the guests' priority, without the host's environment and descriptors. Whatever an artifact does to the compiler
-//! costs that child and is one line for that artifact's plugins. Nothing is linked or run here.
+//! costs that child and is one line for that artifact's plugins. What was compiled is kept on disk where there is a `dataDir`. Nothing is linked or run here.
 
+mod cache;
 mod child;
+mod entry;
 mod frame;
 mod parent;
 mod room;
 mod watch;
 
+pub use cache::{CACHE_BYTES, Cache};
 pub use child::{Args as ChildArgs, run as run_child};
 pub use parent::{Compiler, Limits, Means, Options};
 pub use room::Room;
@@ -21,12 +24,18 @@ use crate::artifact::Kind;
 pub struct Compiled {
     kind: Kind,
     code: Vec<u8>,
+    is_from_cache: bool,
 }
 
 impl Compiled {
     /// What it was compiled as.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether it was there already.
+    pub fn is_from_cache(&self) -> bool {
+        self.is_from_cache
     }
 
     /// The code, as the engine serializes it.

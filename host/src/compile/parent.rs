@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
+use super::cache::Cache;
+use super::entry::Key;
 use super::frame::{self, Verdict};
 use super::room::Room;
 use super::watch::{self, Answer, Heard};
@@ -18,10 +20,11 @@ use crate::lanes::priority;
 use crate::text::shown;
 
 /// The most code that is taken for one artifact. Python's interpreter, the largest that was seen, gives 50 MiB.
-const CODE_BYTES: u64 = 512 << 20;
+pub(super) const CODE_BYTES: u64 = 512 << 20;
 
-/// Memory that a small artifact takes to compile, the compiler itself included.
-const BASE_BYTES: u64 = 64 << 20;
+/// Memory that a small artifact takes to compile, the compiler itself included: the example plugins need a claim of 90 to 110 MiB, most
+/// of it mapped and never touched.
+const BASE_BYTES: u64 = 112 << 20;
 
 /// Memory that each byte of an artifact takes to compile: Python's interpreter took 18.
 const BYTES_PER_BYTE: u64 = 24;
@@ -67,6 +70,8 @@ pub struct Options {
     pub settings: [u8; 32],
     /// How many children there may be at once.
     pub at_once: usize,
+    /// Where code is kept.
+    pub cache: Option<Cache>,
     /// Where their memory comes from.
     pub room: Room,
     /// Who paces them.
@@ -127,12 +132,42 @@ impl Compiler {
         Compiler { options, free, freed: Condvar::new() }
     }
 
+    /// The code of an artifact: from the cache, or compiled and kept there.
+    ///
+    /// # Errors
+    /// Whatever the artifact does to its compiler.
+    pub fn code(&self, artifact: &Artifact, kind: Kind) -> Result<Compiled, Refused> {
+        let Some(cache) = &self.options.cache else { return self.compile(artifact, kind) };
+        let key = self.key(artifact, kind);
+        if let Some(code) = cache.get(&key) {
+            return Ok(Compiled { kind, code, is_from_cache: true });
+        }
+        let compiled = self.compile(artifact, kind)?;
+        cache.put(&key, &compiled.code);
+        Ok(compiled)
+    }
+
+    /// Compiles an artifact whose code from the cache could not be loaded after all, and keeps the new code instead.
+    ///
+    /// # Errors
+    /// Whatever the artifact does to its compiler.
+    pub fn code_anew(&self, artifact: &Artifact, kind: Kind) -> Result<Compiled, Refused> {
+        if let Some(cache) = &self.options.cache {
+            cache.remove(&self.key(artifact, kind));
+        }
+        self.code(artifact, kind)
+    }
+
+    fn key(&self, artifact: &Artifact, kind: Kind) -> Key {
+        Key { settings: self.options.settings, digest: artifact.digest, kind }
+    }
+
     /// Compiles one artifact; waits for its turn first. Takes as long as the artifact does, up to the limits. An artifact that
     /// needs more memory than is usual for its size is tried a second time, alone, with all that there is.
     ///
     /// # Errors
     /// Whatever the artifact does to its compiler.
-    pub fn compile(&self, artifact: &Artifact, kind: Kind) -> Result<Compiled, Refused> {
+    fn compile(&self, artifact: &Artifact, kind: Kind) -> Result<Compiled, Refused> {
         let usual = BASE_BYTES.saturating_add(BYTES_PER_BYTE.saturating_mul(artifact.bytes.len() as u64));
         let (first, had_bytes) = {
             let _turn = self.turn(1);
@@ -193,6 +228,10 @@ impl Compiler {
             .args(["--cpu-seconds", &self.options.means.limits.cpu_seconds.to_string()])
             .args(["--niceness", &niceness.to_string()])
             .env_clear()
+            // The allocator would take a gigabyte of address space before the child can bound itself, and what is taken is not
+            // bounded any more. The child makes sure that it did not.
+            .env("MIMALLOC_ARENA_RESERVE", "0")
+            .env("MIMALLOC_DISALLOW_ARENA_ALLOC", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -204,7 +243,7 @@ impl Compiler {
         let garbled = || Refused::Host("the compiler's answer cannot be read; was the binary replaced?".to_owned());
         match heard.answer {
             Answer::Whole(head, body) => match head.verdict {
-                Verdict::Code => Ok(Compiled { kind, code: body }),
+                Verdict::Code => Ok(Compiled { kind, code: body, is_from_cache: false }),
                 Verdict::Invalid => Err(Refused::Invalid(shown(&String::from_utf8_lossy(&body), 512))),
                 Verdict::Unfit => Err(Refused::Host(shown(&String::from_utf8_lossy(&body), 512))),
             },

@@ -4,25 +4,48 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::core::config::Plugin;
-use crate::core::event::{Event, LoadedVersion};
-use crate::core::name::PluginId;
+use crate::core::config::PluginLayer;
+use crate::core::event::{Event, Hand, LoadedVersion};
+use crate::core::name::{PluginId, PluginName};
 use crate::guest::Prepared;
+
+/// Takes the answer to a person: what was done, or why it cannot be.
+pub type Reply = Box<dyn FnOnce(Result<String, String>) + Send>;
 
 /// Something for the driver.
 pub enum Message {
     /// For the supervisor.
     Event(Event),
+    /// What the operator says of a plugin: before its first artifact, and whenever that changes.
+    Configure {
+        /// Whose.
+        plugin: PluginId,
+        /// Its name.
+        name: PluginName,
+        /// `defaults`
+        defaults: Arc<PluginLayer>,
+        /// Its entry.
+        entry: Arc<PluginLayer>,
+    },
     /// A version is compiled and linked.
     Prepared {
         /// Whose.
         plugin: PluginId,
-        /// The plugin's configuration, its manifest included.
-        config: Arc<Plugin>,
+        /// What its manifest says of its configuration.
+        manifest: Option<PluginLayer>,
         /// What the supervisor needs to know of the version.
         version: Arc<LoadedVersion>,
         /// The code.
         prepared: Arc<Prepared>,
+    },
+    /// A person asks something of a plugin's versions, and waits for what comes of it.
+    ByHand {
+        /// The plugin's name, as that person wrote it.
+        name: String,
+        /// What is asked.
+        hand: Hand,
+        /// Takes the answer. Must not block.
+        reply: Reply,
     },
     /// SIGTERM or SIGINT came.
     Shutdown,

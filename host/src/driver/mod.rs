@@ -6,6 +6,7 @@
 mod inbox;
 mod run;
 mod sampling;
+mod slots;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -14,23 +15,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::core::config::Plugin;
 use crate::core::event::{Action, Event, Sample, Start, Starved};
-use crate::core::name::{PluginId, RunId};
+use crate::core::name::{Digest, PluginId, RunId};
 use crate::core::outcome::{CancelReason, Ended, Outcome, Usage};
 use crate::core::supervisor::Supervisor;
 use crate::core::time::{Mono, Now, Timestamp};
 use crate::escalations::Escalations;
-use crate::guest::{self, Executable, Grants, Invocation, Lack, Ledger, Prepared, Probe, Reservation, Toolbox};
+use crate::guest::{self, Invocation, Lack, Ledger, Probe, Reservation, Toolbox};
 use crate::health::Board;
 use crate::lanes::priority::{self, Role};
-use crate::lanes::{Group, Lanes, TaskHandle};
+use crate::lanes::{Lanes, TaskHandle};
 use crate::telemetry;
 use crate::wedge::{self, Point};
 
-pub use inbox::{Inbox, Message};
+pub use inbox::{Inbox, Message, Reply};
 use run::{CheckWatcher, RunListener, RunWatcher};
 use sampling::Sampling;
+use slots::{Ready, Slots};
 use waiting::{Waiting, WaitingRoom, What};
 
 /// How old what health says may be while something changes: a bound on work, not on truth.
@@ -66,6 +67,9 @@ impl Clock {
     }
 }
 
+/// Loads a plugin's artifact again.
+pub type OnReload = Box<dyn Fn(PluginId) + Send>;
+
 /// What the driver works with.
 pub struct Parts {
     /// Decides. Already knows all plugins.
@@ -82,20 +86,12 @@ pub struct Parts {
     pub inbox: Arc<Inbox>,
     /// The clock that the supervisor was started with.
     pub clock: Clock,
+    /// Called where a person wants a plugin's artifact loaded again. Must not block.
+    pub on_reload: OnReload,
     /// Where escalations are remembered; none where there is no `dataDir`.
     pub escalations: Option<Escalations>,
     /// The niceness the process was started with, which the scheduler's thread must have.
     pub process_niceness: i32,
-}
-
-/// A plugin as the driver knows it.
-struct Slot {
-    config: Arc<Plugin>,
-    group: Group,
-    /// Of the newest version. An older one stays for as long as its runs hold on to it.
-    executable: Arc<Executable>,
-    /// In whose name its runs hold memory.
-    holder: Arc<str>,
 }
 
 struct Running {
@@ -107,18 +103,18 @@ struct Running {
 struct Driver {
     supervisor: Supervisor,
     lanes: Lanes,
-    toolbox: Arc<Toolbox>,
     ledger: Arc<Ledger>,
     board: Arc<Board>,
     inbox: Arc<Inbox>,
     clock: Clock,
+    on_reload: OnReload,
     escalations: Option<Escalations>,
-    slots: HashMap<PluginId, Slot>,
+    slots: Slots,
     running: HashMap<RunId, Running>,
     waiting: WaitingRoom,
     /// Health checks in progress, and when each is out of time.
-    checks: HashMap<PluginId, (Arc<Probe>, TaskHandle, Mono)>,
-    check_deadlines: BTreeMap<(Mono, PluginId), ()>,
+    checks: HashMap<(PluginId, Digest), (Arc<Probe>, TaskHandle, Mono)>,
+    check_deadlines: BTreeMap<(Mono, PluginId, Digest), ()>,
     draining: bool,
     published: Option<Mono>,
     dirty: bool,
@@ -129,18 +125,19 @@ struct Driver {
 /// # Errors
 /// If the thread has not the niceness of its role. Never for what a plugin does.
 pub fn run(parts: Parts) -> Result<()> {
-    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, escalations, process_niceness } = parts;
+    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, on_reload, escalations, process_niceness } =
+        parts;
     priority::verify(Role::Host, process_niceness)?;
     let mut driver = Driver {
         supervisor,
         lanes,
-        toolbox,
         ledger,
         board,
         inbox,
         clock,
+        on_reload,
         escalations,
-        slots: HashMap::new(),
+        slots: Slots::new(toolbox),
         running: HashMap::new(),
         waiting: WaitingRoom::default(),
         checks: HashMap::new(),
@@ -175,19 +172,7 @@ impl Driver {
             let now = self.clock.now();
             let had_messages = !batch.is_empty();
             for message in batch.drain(..) {
-                let event = match message {
-                    Message::Event(event) => event,
-                    Message::Prepared { plugin, config, version, prepared } => {
-                        self.install(plugin, config, prepared, now);
-                        Event::Loaded { plugin, version }
-                    }
-                    Message::Shutdown => {
-                        self.draining = true;
-                        Event::Drain
-                    }
-                };
-                self.note_end(&event);
-                self.supervisor.step(event, now, &mut actions);
+                self.take(message, now, &mut actions);
                 self.dirty = true;
             }
             if now.mono >= sampling.at() && !self.running.is_empty() {
@@ -223,7 +208,7 @@ impl Driver {
     /// How long the driver may sleep if nothing arrives.
     fn patience(&self, sample_at: Mono) -> Duration {
         let publish = self.dirty.then(|| self.published.map_or(Mono::START, |at| at + PUBLISH_EVERY));
-        let check = self.check_deadlines.first_key_value().map(|((at, _), ())| *at);
+        let check = self.check_deadlines.first_key_value().map(|((at, ..), ())| *at);
         let now = self.clock.now().mono;
         let sample = (!self.running.is_empty()).then_some(sample_at);
         let next = [self.supervisor.next_wakeup(), publish, check, sample].into_iter().flatten().min();
@@ -258,24 +243,31 @@ impl Driver {
         self.dirty = true;
     }
 
-    fn install(&mut self, plugin: PluginId, config: Arc<Plugin>, prepared: Arc<Prepared>, now: Now) {
-        let executable = Arc::new(Executable {
-            toolbox: self.toolbox.clone(),
-            prepared,
-            grants: Grants {
-                args: std::iter::once(config.name.to_string()).chain(config.args.iter().cloned()).collect(),
-                config: config.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-                memory_bytes: config.limits.memory_bytes,
-                fuel: config.limits.fuel,
-                log_bytes: config.limits.logs_bytes,
-            },
-        });
-        self.supervisor.reconfigure(plugin, config.clone(), now);
-        let group = match self.slots.remove(&plugin) {
-            Some(slot) if slot.config.limits.weight == config.limits.weight => slot.group,
-            _ => self.lanes.group(config.limits.weight),
-        };
-        self.slots.insert(plugin, Slot { holder: Arc::from(config.name.as_str()), config, group, executable });
+    /// Brings a message to the supervisor.
+    fn take(&mut self, message: Message, now: Now, actions: &mut Vec<Action>) {
+        match message {
+            Message::Event(event) => self.tell(event, now, actions),
+            Message::Configure { plugin, name, defaults, entry } => {
+                for event in self.slots.configure(plugin, name, defaults, entry) {
+                    self.tell(event, now, actions);
+                }
+            }
+            Message::Prepared { plugin, manifest, version, prepared } => {
+                if let Some(event) = self.slots.install(plugin, manifest, version, prepared) {
+                    self.tell(event, now, actions);
+                }
+            }
+            Message::ByHand { name, hand, reply } => reply(self.supervisor.by_hand(&name, hand, now, actions)),
+            Message::Shutdown => {
+                self.draining = true;
+                self.tell(Event::Drain, now, actions);
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event, now: Now, actions: &mut Vec<Action>) {
+        self.note_end(&event);
+        self.supervisor.step(event, now, actions);
     }
 
     /// Forgets what has ended, before the supervisor starts the next.
@@ -284,12 +276,19 @@ impl Driver {
             Event::Ended { run, .. } => {
                 self.running.remove(run);
             }
-            Event::Checked { plugin, .. } => {
-                if let Some((_, _, deadline)) = self.checks.remove(plugin) {
-                    self.check_deadlines.remove(&(deadline, *plugin));
+            Event::Checked { plugin, digest, .. } | Event::CheckStarved { plugin, digest } => {
+                if let Some((_, _, deadline)) = self.checks.remove(&(*plugin, *digest)) {
+                    self.check_deadlines.remove(&(deadline, *plugin, *digest));
                 }
             }
-            Event::Loading { .. }
+            Event::Entry { .. }
+            | Event::Removed { .. }
+            | Event::Vanished { .. }
+            | Event::Found { .. }
+            | Event::Staged { .. }
+            | Event::Reconfigured { .. }
+            | Event::Configured { .. }
+            | Event::Loading { .. }
             | Event::Loaded { .. }
             | Event::Refused { .. }
             | Event::Started { .. }
@@ -306,9 +305,18 @@ impl Driver {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Start(start) => {
-                self.wait_with(start.plugin, What::Run { start: Box::new(start), told: false });
+                let (plugin, digest) = (start.plugin, start.digest);
+                self.wait_with(plugin, digest, What::Run { start: Box::new(start), told: false });
             }
-            Action::Check { plugin, timeout } => self.wait_with(plugin, What::Check { plugin, timeout }),
+            Action::Check { plugin, digest, timeout } => {
+                // One that is still in progress answers for both.
+                if !self.checks.contains_key(&(plugin, digest)) {
+                    self.wait_with(plugin, digest, What::Check { plugin, digest, timeout });
+                }
+            }
+            Action::Retire { plugin, digest } => self.slots.retire(plugin, &digest),
+            Action::Reload { plugin } => (self.on_reload)(plugin),
+            Action::Forget { plugin } => self.slots.forget(plugin),
             Action::Ask { run } => {
                 if let Some(running) = self.running.get(&run) {
                     running.probe.ask_to_end();
@@ -332,20 +340,16 @@ impl Driver {
     }
 
     /// Queues what is to run for memory and a place; it begins in [`Driver::admit`], at once where there is room.
-    fn wait_with(&mut self, plugin: PluginId, what: What) {
-        let ready =
-            self.slots.get(&plugin).map(|slot| (slot.executable.clone(), slot.group.clone(), slot.holder.clone()));
-        match (ready, what) {
-            (Some((executable, group, holder)), what) => {
-                self.waiting.push(Waiting { what, executable, group, holder });
-            }
-            // The supervisor starts nothing of a plugin that has not been installed.
+    fn wait_with(&mut self, plugin: PluginId, digest: Digest, what: What) {
+        match (self.slots.ready(plugin, &digest, &self.lanes), what) {
+            (Some(ready), what) => self.waiting.push(Waiting { what, ready }),
+            // The supervisor starts nothing of a version that has not been installed.
             (None, What::Run { start, .. }) => {
                 self.ended_unstarted(start.run, Outcome::Lost, "it has no code".to_owned());
             }
             (None, What::Check { .. }) => {
                 let result = Err("it has no code".to_owned());
-                self.inbox.send(Message::Event(Event::Checked { plugin, result }));
+                self.inbox.send(Message::Event(Event::Checked { plugin, digest, result }));
             }
         }
     }
@@ -361,8 +365,8 @@ impl Driver {
         const PATIENCE: usize = 64;
         let mut index = 0;
         while let Some(waiting) = self.waiting.get(index) {
-            let prepared = &waiting.executable.prepared;
-            match self.ledger.admit(&waiting.holder, prepared.min_memory_bytes, prepared.memories) {
+            let prepared = &waiting.ready.executable.prepared;
+            match self.ledger.admit(&waiting.ready.holder, prepared.min_memory_bytes, prepared.memories) {
                 Ok(reservation) => {
                     if let Some(waiting) = self.waiting.take(index) {
                         self.launch(waiting, reservation, now);
@@ -390,27 +394,27 @@ impl Driver {
     }
 
     fn launch(&mut self, waiting: Waiting, reservation: Reservation, now: Now) {
-        let Waiting { what, executable, group, holder: _ } = waiting;
+        let Waiting { what, ready } = waiting;
         match what {
             What::Run { start, told } => {
                 if told {
                     self.inbox.send(Message::Event(Event::Starving { run: start.run, of: None }));
                 }
-                self.launch_run(*start, executable, &group, reservation);
+                self.launch_run(*start, ready, reservation);
             }
-            What::Check { plugin, timeout } => {
-                self.launch_check(plugin, now.mono + timeout, executable, &group, reservation);
+            What::Check { plugin, digest, timeout } => {
+                self.launch_check((now.mono + timeout, plugin, digest), ready, reservation);
             }
         }
     }
 
-    fn launch_run(&mut self, start: Start, executable: Arc<Executable>, group: &Group, reservation: Reservation) {
-        let Some(slot) = self.slots.get(&start.plugin) else { return };
+    fn launch_run(&mut self, start: Start, ready: Ready, reservation: Reservation) {
+        let Ready { executable, group, holder: _, config } = ready;
         let Start { run, plugin: _, version, digest: _, attempt, trigger, due, due_mono, made_up, time_left, payload } =
             start;
         let listener = Arc::new(RunListener {
             inbox: self.inbox.clone(),
-            plugin: slot.config.name.clone(),
+            plugin: config.name.clone(),
             run,
             attempt,
             counts: true,
@@ -426,7 +430,7 @@ impl Driver {
         });
         let invocation = Invocation {
             run: run.0.to_string(),
-            plugin: slot.config.name.to_string(),
+            plugin: config.name.to_string(),
             version: version.0,
             attempt,
             trigger,
@@ -437,22 +441,16 @@ impl Driver {
             content_type: payload.content_type,
         };
         let work = guest::attempt(executable, reservation, invocation, probe.clone());
-        let task = self.lanes.spawn(group, work, watcher, slot.config.limits.cpu);
+        let task = self.lanes.spawn(&group, work, watcher, config.limits.cpu);
         self.running.insert(run, Running { probe, task });
     }
 
-    fn launch_check(
-        &mut self,
-        plugin: PluginId,
-        deadline: Mono,
-        executable: Arc<Executable>,
-        group: &Group,
-        reservation: Reservation,
-    ) {
-        let Some(slot) = self.slots.get(&plugin) else { return };
+    fn launch_check(&mut self, key: (Mono, PluginId, Digest), ready: Ready, reservation: Reservation) {
+        let (deadline, plugin, digest) = key;
+        let Ready { executable, group, holder: _, config } = ready;
         let listener = Arc::new(RunListener {
             inbox: self.inbox.clone(),
-            plugin: slot.config.name.clone(),
+            plugin: config.name.clone(),
             run: RunId(0),
             attempt: 0,
             counts: false,
@@ -460,16 +458,17 @@ impl Driver {
         let probe = Probe::new(listener, executable.grants.fuel, executable.grants.log_bytes);
         let answer = Arc::new(Mutex::new(None));
         let work = guest::check(executable, reservation, probe.clone(), answer.clone());
-        let watcher = Arc::new(CheckWatcher { inbox: self.inbox.clone(), probe: probe.clone(), plugin, answer });
-        let task = self.lanes.spawn(group, work, watcher, Some(CHECK_CPU));
-        self.checks.insert(plugin, (probe, task, deadline));
-        self.check_deadlines.insert((deadline, plugin), ());
+        let watcher =
+            Arc::new(CheckWatcher { inbox: self.inbox.clone(), probe: probe.clone(), plugin, digest, answer });
+        let task = self.lanes.spawn(&group, work, watcher, Some(CHECK_CPU));
+        self.checks.insert((plugin, digest), (probe, task, deadline));
+        self.check_deadlines.insert(key, ());
     }
 
     fn end_late_checks(&mut self, now: Mono) {
         while let Some(entry) = self.check_deadlines.first_entry().filter(|entry| entry.key().0 <= now) {
-            let ((_, plugin), ()) = entry.remove_entry();
-            if let Some((probe, task, _)) = self.checks.get(&plugin) {
+            let ((_, plugin, digest), ()) = entry.remove_entry();
+            if let Some((probe, task, _)) = self.checks.get(&(plugin, digest)) {
                 probe.kill_as(
                     Outcome::DeadlineExceeded { starved: false },
                     "the health check did not answer within checkTimeoutSeconds".to_owned(),

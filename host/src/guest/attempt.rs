@@ -294,8 +294,11 @@ impl Probe {
     pub(super) fn line(&self, line: &Line<'_>) {
         {
             let mut notes = self.notes();
-            if matches!(line.source, LineSource::Stderr) && !line.text.trim().is_empty() {
-                notes.last_words = shown(line.text.trim(), 256);
+            let words = line.text.trim();
+            // Behind the message of each of its panics Rust says how to see more, which is the same each time and cannot be done here.
+            let is_advice = words.starts_with("note: run with `RUST_BACKTRACE");
+            if matches!(line.source, LineSource::Stderr) && !words.is_empty() && !is_advice {
+                notes.last_words = shown(words, 256);
             }
             let cost =
                 line.text.len() as u64 + line.fields.iter().map(|(k, v)| (k.len() + v.len()) as u64).sum::<u64>() + 1;

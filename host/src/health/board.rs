@@ -12,7 +12,7 @@ use crate::lanes::LaneObserver;
 use crate::lanes::governor::Gauges;
 
 /// Upper bounds in seconds of the host's own histograms; one more bucket holds the rest.
-pub const WAIT_BUCKETS_S: [f64; 10] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0];
+pub const WAIT_BUCKETS_S: [f64; 12] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0];
 
 /// Durations in fixed buckets. Many write, one reads; a reading may miss what is just being written.
 #[derive(Debug, Default)]

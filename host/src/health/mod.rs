@@ -54,6 +54,8 @@ pub struct Options {
     pub process_niceness: i32,
     /// Called once when SIGTERM or SIGINT comes. Must not block.
     pub on_shutdown: Box<dyn Fn() + Send>,
+    /// Called at each SIGHUP. Must not block.
+    pub on_hangup: Box<dyn Fn() + Send>,
 }
 
 /// Starts the health thread. It serves and handles signals until the process ends.
@@ -106,9 +108,8 @@ async fn handle_signals(mut streams: Streams, state: Rc<server::State>) {
         let came = streams.next().await;
         match came {
             Came::Hangup => {
-                tracing::warn!(
-                    "SIGHUP: reloading is not in this version; restart the host to read its configuration again"
-                );
+                tracing::info!("SIGHUP: the configuration is read again");
+                (state.options.on_hangup)();
                 continue;
             }
             Came::Interrupt if interrupted => {

@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::timespan::timespan;
-use crate::core::health::{HostView, LadderView, PluginView, RunView, RunningView, Snapshot, State, Status};
+use crate::core::health::{
+    HostView, LadderView, PluginView, RunView, RunningView, Snapshot, Stage, State, Status, VersionRecord,
+};
 use crate::core::name::HOST_ENTRY;
 use crate::core::time::Timestamp;
 use crate::text::shown;
@@ -49,6 +51,9 @@ pub(super) fn host_entry(host: &HostView, note: Option<&str>, names_only: bool) 
         data.insert("version", json!(env!("CARGO_PKG_VERSION")));
         if host.loading > 0 {
             data.insert("loading", json!(host.loading));
+        }
+        if !host.config_hash.is_empty() {
+            data.insert("configHash", json!(host.config_hash));
         }
         if host.draining {
             data.insert("draining", json!(true));
@@ -164,6 +169,11 @@ pub(super) fn plugin(view: &PluginView, names_only: bool) -> String {
                 }),
             );
         }
+        let record = |record: &VersionRecord| version_record(record, names_only);
+        map.insert("versions".to_owned(), json!(view.versions.iter().map(record).collect::<Vec<_>>()));
+        if let Some(candidate) = &view.candidate {
+            map.insert("candidate".to_owned(), json!(candidate));
+        }
         if let Some(next) = view.next_run {
             map.insert("nextRun".to_owned(), json!(seconds(next)));
         }
@@ -172,6 +182,20 @@ pub(super) fn plugin(view: &PluginView, names_only: bool) -> String {
         }
     }
     all.to_string()
+}
+
+/// A version's life. What went wrong with it may be a guest's words.
+fn version_record(record: &VersionRecord, names_only: bool) -> serde_json::Value {
+    let step = |(at, stage, why): &(Timestamp, Stage, String)| match why.is_empty() || names_only {
+        true => json!({ "at": seconds(*at), "stage": stage }),
+        false => json!({ "at": seconds(*at), "stage": stage, "why": shown(why, 1024) }),
+    };
+    json!({
+        "number": record.number.map(|number| number.0),
+        "digest": record.digest.to_string(),
+        "authorVersion": record.author_version,
+        "history": record.history.iter().map(step).collect::<Vec<_>>(),
+    })
 }
 
 fn running(run: &RunningView, names_only: bool) -> serde_json::Value {

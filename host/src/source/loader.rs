@@ -2,17 +2,17 @@
 //!
 //! Plugins with the same bytes share the compiled code. Whatever is wrong with a file is told to the driver as a refusal.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use anyhow::{Context, Result};
 
 use crate::artifact::{self, Anatomy, Artifact};
-use crate::compile::Compiler;
+use crate::compile::{Compiler, Refused};
 use crate::core::config::{Plugin, PluginLayer, resolve};
 use crate::core::event::{Event, LoadedVersion};
+use crate::core::health::Stage;
 use crate::core::name::{Digest, PluginId, PluginName};
 use crate::driver::{Inbox, Message};
 use crate::guest::{Prepared, Toolbox};
@@ -31,19 +31,48 @@ pub struct Job {
     /// `defaults`
     pub defaults: Arc<PluginLayer>,
     /// Its entry.
-    pub entry: PluginLayer,
+    pub entry: Arc<PluginLayer>,
+    /// How soon it is needed.
+    pub need: Need,
 }
 
-/// Compiled code by artifact: each is compiled once, and whoever comes meanwhile waits for it.
-type Shelf = Mutex<HashMap<Digest, Arc<Mutex<Option<Result<Arc<Prepared>, String>>>>>>;
+/// How soon a job is needed: the order of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// Nothing of the plugin runs yet.
+    First,
+    /// An older version goes on meanwhile.
+    Newer,
+}
 
-/// Loads jobs on threads of its own until there are none left.
+/// Compiled code by artifact, for as long as somebody holds it: each is compiled once, and whoever comes meanwhile waits for it.
+type Shelf = Mutex<HashMap<Digest, Arc<Mutex<Weak<Prepared>>>>>;
+
+/// Loads jobs on threads of its own, for as long as the process runs.
+#[derive(Clone)]
 pub struct Loader {
-    threads: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+/// What a loader is started with.
+pub struct LoaderOptions {
+    /// How many jobs at once.
+    pub threads: usize,
+    /// What guests are linked with.
+    pub toolbox: Arc<Toolbox>,
+    /// Compiles, off to the side.
+    pub compiler: Compiler,
+    /// What all guests may hold together: one that needs more from its start can never run.
+    pub memory_limit_bytes: u64,
+    /// The niceness the process was started with.
+    pub process_niceness: i32,
+    /// Who is told.
+    pub inbox: Arc<Inbox>,
 }
 
 struct Shared {
-    jobs: Mutex<VecDeque<Job>>,
+    queue: Mutex<Queue>,
+    arrived: Condvar,
     shelf: Shelf,
     toolbox: Arc<Toolbox>,
     compiler: Compiler,
@@ -51,30 +80,60 @@ struct Shared {
     inbox: Arc<Inbox>,
 }
 
+/// At most one job waits for each plugin, and at most one is in work: a newer one takes the waiting one's place.
+#[derive(Default)]
+struct Queue {
+    waiting: BTreeMap<(Need, u64), Job>,
+    places: HashMap<PluginId, (Need, u64)>,
+    in_work: HashSet<PluginId>,
+    next: u64,
+}
+
+impl Queue {
+    fn push(&mut self, job: Job) {
+        // It keeps its place in the order, unless it is needed sooner now.
+        let place = match self.places.remove(&job.plugin) {
+            Some(place) => {
+                self.waiting.remove(&place);
+                (place.0.min(job.need), place.1)
+            }
+            None => {
+                self.next += 1;
+                (job.need, self.next)
+            }
+        };
+        self.places.insert(job.plugin, place);
+        self.waiting.insert(place, job);
+    }
+
+    /// The job that is needed most, of those whose plugin is not in work: two results of one plugin never cross.
+    fn pop(&mut self) -> Option<Job> {
+        let place =
+            self.waiting.iter().find(|(_, job)| !self.in_work.contains(&job.plugin)).map(|(place, _)| *place)?;
+        let job = self.waiting.remove(&place)?;
+        self.places.remove(&job.plugin);
+        self.in_work.insert(job.plugin);
+        Some(job)
+    }
+}
+
 impl Loader {
-    /// Starts `threads` threads that load `jobs` in their order and tell `inbox`. `memory_limit_bytes` is what all guests may
-    /// hold together: a guest that needs more from its start can never run.
+    /// Starts the threads. They end with the process.
     ///
     /// # Errors
     /// If a thread cannot be spawned.
-    pub fn start(
-        threads: usize,
-        jobs: VecDeque<Job>,
-        toolbox: Arc<Toolbox>,
-        compiler: Compiler,
-        memory_limit_bytes: u64,
-        process_niceness: i32,
-        inbox: Arc<Inbox>,
-    ) -> Result<Loader> {
+    pub fn start(options: LoaderOptions) -> Result<Loader> {
+        let LoaderOptions { threads, toolbox, compiler, memory_limit_bytes, process_niceness, inbox } = options;
         let shared = Arc::new(Shared {
-            jobs: Mutex::new(jobs),
-            shelf: Mutex::new(HashMap::new()),
+            queue: Mutex::default(),
+            arrived: Condvar::new(),
+            shelf: Mutex::default(),
             toolbox,
             compiler,
             memory_limit_bytes,
             inbox,
         });
-        let spawn = |number: usize| {
+        for number in 0..threads.max(1) {
             let shared = shared.clone();
             std::thread::Builder::new()
                 .name(format!("loader-{number}"))
@@ -85,68 +144,120 @@ impl Loader {
                     }
                     shared.work();
                 })
-                .context("starting a loader's thread")
-        };
-        Ok(Loader { threads: (0..threads.max(1)).map(spawn).collect::<Result<_>>()? })
+                .context("starting a loader's thread")?;
+        }
+        Ok(Loader { shared })
     }
 
-    /// Waits until everything is loaded or refused.
-    pub fn join(self) {
-        for thread in self.threads {
-            // A loader that panicked has said so in the log; the plugin it was at stays `Loading`.
-            let _ = thread.join();
+    /// Queues a job. One of the same plugin that still waits is dropped for it.
+    pub fn load(&self, job: Job) {
+        self.shared.inbox.send(Message::Event(Event::Found { plugin: job.plugin }));
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+        self.shared.arrived.notify_one();
+    }
+
+    /// Drops a job that waits: its plugin is gone.
+    pub fn forget(&self, plugin: PluginId) {
+        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = queue.places.remove(&plugin) {
+            queue.waiting.remove(&place);
         }
     }
 }
 
+/// What a job comes to: what the driver is to know of the version, and its code.
+type Loaded = (Option<PluginLayer>, LoadedVersion, Arc<Prepared>);
+
 impl Shared {
     fn work(&self) {
         loop {
-            let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(job) = job else { return };
+            let job = self.next();
             let plugin = job.plugin;
             wedge::pass(Point::Loader);
             self.inbox.send(Message::Event(Event::Loading { plugin }));
             // A fault of the compiler is held to the one plugin that met it.
             let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.load(&job)));
             let message = match loaded {
-                Ok(Ok((config, version, prepared))) => {
-                    Message::Prepared { plugin, config: Arc::new(config), version: Arc::new(version), prepared }
+                Ok(Ok((manifest, version, prepared))) => {
+                    Message::Prepared { plugin, manifest, version: Arc::new(version), prepared }
                 }
-                Ok(Err(reason)) => Message::Event(Event::Refused { plugin, reason }),
+                Ok(Err((digest, reason))) => Message::Event(Event::Refused { plugin, digest, reason }),
                 Err(_) => {
                     let reason = format!("{}: the compiler failed on it; please report this", job.path.display());
-                    Message::Event(Event::Refused { plugin, reason })
+                    Message::Event(Event::Refused { plugin, digest: None, reason })
                 }
             };
             self.inbox.send(message);
+            self.queue.lock().unwrap_or_else(PoisonError::into_inner).in_work.remove(&plugin);
+            // A job of the same plugin may have waited for this one.
+            self.arrived.notify_one();
         }
     }
 
-    fn load(&self, job: &Job) -> Result<(Plugin, LoadedVersion, Arc<Prepared>), String> {
+    fn next(&self) -> Job {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(job) = queue.pop() {
+                return job;
+            }
+            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn load(&self, job: &Job) -> Result<Loaded, (Option<Digest>, String)> {
+        let plugin = job.plugin;
         let at = |why: String| format!("{}: {why}", job.path.display());
-        let (artifact, anatomy) = load(&job.path)?;
-        let config = resolve(&job.name, artifact::layer(&anatomy), &job.defaults, &job.entry).map_err(at)?;
-        let prepared = self.prepared(&artifact, &anatomy).map_err(at)?;
-        check_memory(&prepared, &config, self.memory_limit_bytes).map_err(at)?;
-        let version = LoadedVersion {
-            digest: artifact.digest,
-            author_version: anatomy.manifest.and_then(|manifest| manifest.version),
-            has_check: prepared.has_check(),
+        let artifact = Artifact::read(&job.path).map_err(|why| (None, at(why)))?;
+        let digest = artifact.digest;
+        let staged = |stage| self.inbox.send(Message::Event(Event::Staged { plugin, digest, stage }));
+        let refused = |why: String| (Some(digest), at(why));
+        staged(Stage::Seen);
+        let anatomy = artifact.anatomy().map_err(refused)?;
+        let config = resolve(&job.name, artifact::layer(&anatomy), &job.defaults, &job.entry).map_err(refused)?;
+        staged(Stage::Verified);
+        let prepared = self.prepared(&artifact, &anatomy).map_err(refused)?;
+        check_memory(&prepared, &config, self.memory_limit_bytes).map_err(refused)?;
+        staged(Stage::Compiled);
+        let (manifest, author_version, wants) = match anatomy.manifest {
+            Some(manifest) => (Some(manifest.plugin), manifest.version, manifest.wants),
+            None => (None, None, Vec::new()),
         };
-        Ok((config, version, prepared))
+        let has_check = prepared.has_check();
+        let version = LoadedVersion { digest, author_version, has_check, wants: wants.into() };
+        Ok((manifest, version, prepared))
     }
 
     fn prepared(&self, artifact: &Artifact, anatomy: &Anatomy) -> Result<Arc<Prepared>, String> {
-        let place =
-            self.shelf.lock().unwrap_or_else(PoisonError::into_inner).entry(artifact.digest).or_default().clone();
+        let place = {
+            let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+            // What nobody holds any more has been freed; its place goes too, but for one that is being filled.
+            let is_of_use = |place: &Arc<Mutex<Weak<Prepared>>>| {
+                Arc::strong_count(place) > 1 || place.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0
+            };
+            if shelf.len() >= shelf.capacity() {
+                shelf.retain(|_, place| is_of_use(place));
+            }
+            shelf.entry(artifact.digest).or_default().clone()
+        };
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        place.get_or_insert_with(|| self.make(artifact, anatomy).map(Arc::new)).clone()
+        if let Some(prepared) = place.upgrade() {
+            return Ok(prepared);
+        }
+        let prepared = Arc::new(self.make(artifact, anatomy)?);
+        *place = Arc::downgrade(&prepared);
+        Ok(prepared)
     }
 
     fn make(&self, artifact: &Artifact, anatomy: &Anatomy) -> Result<Prepared, String> {
-        let compiled = self.compiler.compile(artifact, anatomy.kind).map_err(|refused| refused.to_string())?;
-        self.toolbox.load(&compiled)
+        let said = |refused: Refused| refused.to_string();
+        let compiled = self.compiler.code(artifact, anatomy.kind).map_err(said)?;
+        match self.toolbox.load(&compiled) {
+            // What the cache held is not to blame an artifact with.
+            Err(_) if compiled.is_from_cache() => {
+                self.toolbox.load(&self.compiler.code_anew(artifact, anatomy.kind).map_err(said)?)
+            }
+            loaded => loaded,
+        }
     }
 }
 
@@ -162,7 +273,7 @@ pub fn load(path: &Path) -> Result<(Artifact, Anatomy), String> {
 }
 
 /// A guest that cannot begin within its limits is refused when it is loaded, not at each run.
-fn check_memory(prepared: &Prepared, config: &Plugin, host_limit_bytes: u64) -> Result<(), String> {
+pub fn check_memory(prepared: &Prepared, config: &Plugin, host_limit_bytes: u64) -> Result<(), String> {
     let needs = prepared.min_memory_bytes;
     let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
     if needs > config.limits.memory_bytes {

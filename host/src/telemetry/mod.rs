@@ -11,7 +11,7 @@ use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
 use crate::core::event::Note;
-use crate::core::health::Status;
+use crate::core::health::{Stage, Status};
 use crate::core::outcome::{Outcome, SkipReason};
 use crate::core::verdict::Verdict;
 use crate::text::shown;
@@ -116,6 +116,21 @@ pub fn note(note: &Note) {
             match to.1 {
                 Status::Healthy => changed!(Level::INFO),
                 Status::Degraded | Status::Unhealthy => changed!(Level::WARN),
+            }
+        }
+        Note::Version { plugin, digest, version, stage, why } => {
+            let version = version.map(|number| number.0);
+            let why = (!why.is_empty()).then_some(why.as_str());
+            match stage {
+                Stage::AwaitingGrant | Stage::RolledBack | Stage::Refused => {
+                    tracing::warn!(plugin = plugin.as_str(), version, digest = %digest, stage = ?stage, why, "version");
+                }
+                Stage::Seen | Stage::Verified | Stage::Compiled | Stage::Checking | Stage::Replaced | Stage::Freed => {
+                    tracing::debug!(plugin = plugin.as_str(), version, digest = %digest, stage = ?stage, why, "version");
+                }
+                Stage::Trying | Stage::Live | Stage::Proven => {
+                    tracing::info!(plugin = plugin.as_str(), version, digest = %digest, stage = ?stage, why, "version");
+                }
             }
         }
         Note::Verdict { plugin, run, from, to, description } => {

@@ -8,6 +8,7 @@
     reason = "a benchmark may stop where something is missing"
 )]
 
+mod coldstart;
 mod density;
 mod dispatch;
 mod fairness;
@@ -19,6 +20,8 @@ mod quota_child;
 mod report;
 mod slice;
 mod stage;
+mod storm;
+mod swap;
 
 use std::process::ExitCode;
 
@@ -64,6 +67,9 @@ fn main() -> ExitCode {
         Some("slice") => slice::run(short),
         Some("quota") => quota::run(short),
         Some("density") => density::run(short),
+        Some("coldstart") => coldstart::run(short),
+        Some("storm") => storm::run(short),
+        Some("swap") => swap::run(short),
         other => {
             eprintln!("windlass-bench: there is no benchmark {other:?}");
             return ExitCode::from(2);

@@ -26,11 +26,11 @@ struct Lengths {
 pub(crate) fn run(short: bool) -> Report {
     let lengths = match short {
         true => Lengths {
-            guests: 100,
-            warm_up: Duration::from_secs(2),
+            guests: 50,
+            warm_up: Duration::from_secs(1),
             governed: Duration::from_secs(2),
             ungoverned: Duration::from_secs(1),
-            child: Duration::from_secs(1),
+            child: Duration::from_millis(800),
         },
         false => Lengths {
             guests: 1_000,

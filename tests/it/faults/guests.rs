@@ -120,7 +120,7 @@ rows! {
     flips_health: Row {
         fault: "changes what it says of its health every moment",
         outcome: Some("DeadlineExceeded"),
-        status: "Degraded",
+        status: "Degraded or Unhealthy",
         reason: Some("activeDeadlineSeconds of 3"),
         well_within: s(6),
         how: Scene(flips),

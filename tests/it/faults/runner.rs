@@ -57,11 +57,19 @@ pub(crate) fn check(row: &Row) {
     match row.how {
         How::Scene(scene) => scene(row),
         How::Plugin { guests, entry } => {
-            let (host, bystanders) = start(guests, entry);
-            let run = host.wait_for_run("culprit");
-            bystanders.go_on_for(Duration::from_secs(1));
-            bystanders.were_punctual(&host);
-            check_culprit(row, &host, &run);
+            for _ in 0..10 {
+                let (host, bystanders) = start(guests, entry);
+                let run = host.wait_for_run("culprit");
+                bystanders.go_on_for(Duration::from_secs(1));
+                bystanders.were_punctual(&host);
+                if run["outcome"] == "DeadlineExceeded(Starved)" {
+                    // Others on this machine had the CPU, and the host is right not to blame the culprit: that tells nothing of this row.
+                    eprintln!("{}: starved, once more", row.fault);
+                    continue;
+                }
+                return check_culprit(row, &host, &run);
+            }
+            panic!("{}: this machine is too busy", row.fault);
         }
     }
 }
@@ -70,7 +78,7 @@ pub(crate) fn check(row: &Row) {
 pub(crate) fn check_culprit(row: &Row, host: &Host, run: &Value) {
     assert_eq!(run["outcome"].as_str(), row.outcome, "{run}");
     let plugin = host.plugin("culprit");
-    assert_eq!(plugin["status"], row.status, "{plugin}");
+    assert!(row.status.split(" or ").any(|status| plugin["status"] == status), "{plugin}");
     assert_eq!(plugin["running"].as_array().map(Vec::len), Some(0), "{plugin}");
     if let Some(reason) = row.reason {
         let shown = [&plugin["description"], &plugin["exception"], &run["refused"]].map(ToString::to_string).join(" ");

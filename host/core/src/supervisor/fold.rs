@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::plugin::{Cause, Escalation, Life, Quarantine};
+use super::plugin::{Cause, Escalation, Life, Quarantine, Versions};
 use super::run::{Phase, Run};
 use crate::config::amount::show_duration;
 use crate::config::{Plugin, Trigger};
@@ -37,6 +37,7 @@ pub(super) struct Facts<'a> {
     pub(super) check: Option<&'a Result<Report, String>>,
     pub(super) report: Option<&'a Report>,
     pub(super) suspended_since: Timestamp,
+    pub(super) versions: &'a Versions,
 }
 
 /// State, status and why.
@@ -65,11 +66,19 @@ pub(super) fn standing(facts: &Facts<'_>) -> Standing {
         Life::Loading { nth: Some((nth, of)) } => {
             is(State::Loading, Status::Degraded, format!("compiling, {nth} of {of}"))
         }
+        Life::Leaving => {
+            let left = facts.runs.len();
+            is(State::Active, Status::Healthy, format!("its entry is gone; {left} runs are asked to end"))
+        }
         Life::Ready(_) if facts.config.is_some_and(|config| config.suspend) => {
             is(State::Suspended, Status::Healthy, format!("suspended since {}", clock(facts.suspended_since)))
         }
         Life::Ready(_) => {
-            let state = if facts.quarantine.is_some() { State::Quarantined } else { State::Active };
+            let state = match facts.quarantine {
+                Some(_) => State::Quarantined,
+                None if facts.versions.awaits_grant() => State::AwaitingGrant,
+                None => State::Active,
+            };
             let (status, mut description) = worst(facts);
             if status == Status::Unhealthy {
                 description.push_str(&escalation(facts));
@@ -84,6 +93,7 @@ pub(super) fn is_plainly_well(facts: &Facts<'_>) -> bool {
     matches!(facts.life, Life::Ready(_))
         && !facts.config.is_some_and(|config| config.suspend)
         && facts.quarantine.is_none()
+        && facts.versions.matter().is_none()
         && facts.silent.is_none()
         && facts.failures_in_row == 0
         && facts.check.is_none_or(|check| check.as_ref().is_ok_and(|report| report.status == Status::Healthy))
@@ -105,6 +115,9 @@ fn worst(facts: &Facts<'_>) -> (Status, String) {
         };
         let cause = cause_of(quarantine);
         matters.push((Status::Unhealthy, format!("in quarantine after {cause}, {next}{last_words}")));
+    }
+    if let Some(matter) = facts.versions.matter() {
+        matters.push((Status::Degraded, matter));
     }
     if let Some(since) = facts.silent {
         let silence = show_duration(std::time::Duration::from_secs(facts.now.mono.since(since.mono).as_secs()));
@@ -241,7 +254,7 @@ pub(super) fn view(facts: &Facts<'_>) -> PluginView {
             author_version: version.loaded.author_version.clone(),
             loaded: version.since,
         }),
-        Life::Loading { .. } | Life::Refused { .. } | Life::Ignored => None,
+        Life::Loading { .. } | Life::Refused { .. } | Life::Ignored | Life::Leaving => None,
     };
     let mut data = BTreeMap::new();
     for report in [facts.check.and_then(|check| check.as_ref().ok()), facts.report].into_iter().flatten() {
@@ -276,6 +289,8 @@ pub(super) fn view(facts: &Facts<'_>) -> PluginView {
         source: facts.source.clone(),
         trigger: trigger(facts.config).into(),
         version,
+        candidate: facts.versions.candidate(),
+        versions: facts.versions.records(),
         verdict: running.iter().filter_map(|run| run.verdict.as_ref()).map(|(verdict, _)| *verdict).max(),
         running,
         last_runs: facts.last_runs.iter().cloned().collect(),

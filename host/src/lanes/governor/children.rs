@@ -211,7 +211,9 @@ mod tests {
         let (children, pacer) = (Children::default(), Pacer::new());
         let (one, other) = (Computes::start(), Computes::start());
         let now_ns = || clock::uptime_ns(Instant::now());
-        let turn = || drop(children.turn(&pacer, 0.01, now_ns()));
+        let turn = || {
+            let _ = children.turn(&pacer, 0.01, now_ns());
+        };
         assert_eq!(children.turn(&pacer, 0.01, now_ns()), None, "there is none yet");
         for child in [&one, &other] {
             children.add(child.pid(), now_ns());

@@ -24,8 +24,7 @@ use std::time::Duration;
 use windlass_tests::{Host, Scene};
 
 use crate::report::{Report, median, percentile};
-pub(crate) use prober::prober;
-use prober::{Probed, probe};
+pub(crate) use prober::{Probed, probe, prober};
 use process::{Held, Rival};
 pub(crate) use rivals::rival;
 
@@ -93,6 +92,14 @@ fn against_the_limit(size: &Size, report: &mut Report) {
     tell(report, "idle", &mut idle_all);
     tell(report, "busy", &mut busy_all);
     tell(report, "limit", &mut limit_all);
+}
+
+/// The machine's own limit by itself, for benchmarks of other loads: a host without plugins, beside endless native loops.
+pub(crate) fn limit(probes: usize) -> Probed {
+    let host = Scene::new().run("plugins: {}\n");
+    let _loops = Rival::start("native_loops", 0);
+    std::thread::sleep(SETTLE);
+    probe(host.address(), probes)
 }
 
 /// A host whose every lane is always wanted.

@@ -12,21 +12,21 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What some probes found.
 #[derive(Default)]
-pub(super) struct Probed {
+pub(crate) struct Probed {
     ms: Vec<f64>,
     is_sorted: bool,
-    pub(super) failed: usize,
+    pub(crate) failed: usize,
 }
 
 impl Probed {
-    pub(super) fn add(&mut self, other: Probed) {
+    pub(crate) fn add(&mut self, other: Probed) {
         self.ms.extend(other.ms);
         self.failed += other.failed;
         self.is_sorted = false;
     }
 
     /// Milliseconds, the shortest first. One that failed counts as [`PATIENCE`].
-    pub(super) fn sorted_ms(&mut self) -> &[f64] {
+    pub(crate) fn sorted_ms(&mut self) -> &[f64] {
         if !self.is_sorted {
             self.ms.sort_by(f64::total_cmp);
             self.is_sorted = true;
@@ -42,7 +42,7 @@ impl Probed {
 }
 
 /// Asks `address` so many times, from another process.
-pub(super) fn probe(address: &str, probes: usize) -> Probed {
+pub(crate) fn probe(address: &str, probes: usize) -> Probed {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["prober", address, &probes.to_string()])
         .stdin(Stdio::null())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::run::{Killed, Phase, Run};
+use super::versions::Part;
 use super::{Context, Life, PluginState, later};
 use crate::backoff;
 use crate::config::{Plugin, Trigger};
@@ -101,7 +102,7 @@ impl PluginState {
         if let Outcome::DeadlineExceeded { starved } = &mut ended.outcome {
             *starved = run.has_starved(&ended.usage, now.mono);
         }
-        let is_one_kill_too_many = self.count_kill(&run, &ended.outcome, now);
+        let is_one_kill_too_many = self.part(&run) == Part::Live && self.count_kill(&run, &ended.outcome, now);
         let may_retry = run.asked.is_none() && context.shared.draining.is_none() && !is_one_kill_too_many;
         let retry = match run.killed {
             None | Some(Killed::AttemptDeadline) if may_retry => {
@@ -179,14 +180,20 @@ impl PluginState {
     /// A run is over with all its attempts: what it means for the plugin.
     pub(super) fn finish(&mut self, run: Run, ended: Ended, context: &mut Context<'_>) {
         let now = context.now;
+        let part = self.part(&run);
         if run.killed == Some(Killed::StartingDeadline) {
+            self.judge_version(part, &ended, context);
             // It never began: a start that did not take place, not a run that failed.
             context.gone.push(run.id);
             self.skip(&run.start, SkipReason::DeadlineMissed, context);
             context.starved = true;
             return self.after_run(run.is_trial, context);
         }
-        let verdict = Counts::of(&ended.outcome);
+        let verdict = match part {
+            Part::Live => Counts::of(&ended.outcome),
+            // How a version that is not live does says nothing of the plugin as it is.
+            Part::Old | Part::Trial => Counts::Nothing,
+        };
         if matches!(ended.outcome, Outcome::DeadlineExceeded { starved: true }) {
             context.starved = true;
         }
@@ -213,10 +220,11 @@ impl PluginState {
             Counts::Nothing => {}
         }
         let (was_trial, trigger) = (run.is_trial, run.start.trigger);
-        self.record(run, ended, context);
+        self.record(run, ended.clone(), context);
         if trigger == TriggerKind::Continuous {
             self.plan_restart(verdict, context);
         }
+        self.judge_version(part, &ended, context);
         self.after_run(was_trial, context);
     }
 

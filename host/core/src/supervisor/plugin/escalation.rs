@@ -63,8 +63,32 @@ impl PluginState {
         }
     }
 
+    /// Another version goes live: what the one before it spent stays spent, should that come back, and likewise for the new one.
+    pub(super) fn hand_over_escalation(&mut self, digest: Digest, every: Duration, context: &Context<'_>) {
+        /// So many artifacts are remembered.
+        const SPENT: usize = 10;
+        let before = match self.escalation {
+            Escalation::Allowed => None,
+            Escalation::Red { since, digest } => Some((digest, later(since, every))),
+            Escalation::Spent { again, digest } => Some((digest, again)),
+        };
+        if let Some(before) = before {
+            self.spent.retain(|(of, _)| *of != before.0);
+            self.spent.push_front(before);
+            self.spent.truncate(SPENT);
+        }
+        let again = self.spent.iter().find(|(of, _)| *of == digest).map(|(_, again)| *again);
+        match again.filter(|again| again.mono > context.now.mono) {
+            Some(again) => self.escalation = Escalation::Spent { again, digest },
+            None => {
+                self.escalation = Escalation::Allowed;
+                self.remember_escalation(context.shared.escalated.get(&self.name).cloned().as_ref(), context.now);
+            }
+        }
+    }
+
     /// Takes over what a host before this one remembered.
-    pub(super) fn remember_escalation(&mut self, before: Option<&Escalated>, now: Now) {
+    fn remember_escalation(&mut self, before: Option<&Escalated>, now: Now) {
         let Some((config, digest)) = self.may_escalate() else { return };
         let Some(before) = before.filter(|before| before.digest == digest) else { return };
         let every = config.health.escalate_every;
@@ -99,7 +123,7 @@ impl PluginState {
         let config = self.config.as_deref().filter(|config| config.health.escalate && !config.suspend)?;
         match &self.life {
             Life::Ready(version) => Some((config, version.loaded.digest)),
-            Life::Loading { .. } | Life::Refused { .. } | Life::Ignored => None,
+            Life::Loading { .. } | Life::Refused { .. } | Life::Ignored | Life::Leaving => None,
         }
     }
 

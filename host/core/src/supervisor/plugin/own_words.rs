@@ -13,14 +13,18 @@ pub(super) const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 impl PluginState {
     pub(super) fn check(&mut self, context: &mut Context<'_>) {
-        let Some(config) = &self.config else { return };
+        let (Some(config), Life::Ready(live)) = (&self.config, &self.life) else { return };
         if self.checking.in_flight || config.suspend {
             self.checking.next = None;
             return;
         }
         self.checking.in_flight = true;
         self.checking.next = None;
-        context.actions.push(Action::Check { plugin: context.id, timeout: config.health.check_timeout });
+        context.actions.push(Action::Check {
+            plugin: context.id,
+            digest: live.loaded.digest,
+            timeout: config.health.check_timeout,
+        });
     }
 
     pub(super) fn take_report(&mut self, report: Report, now: Mono) {

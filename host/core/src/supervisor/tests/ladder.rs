@@ -32,7 +32,7 @@ fn an_escalating_plugin_asks_for_the_pod_and_is_not_quarantined_meanwhile() {
     assert_eq!(story.rung(), None);
     let mut refused = Story::loading("every: 1m, health: { escalate: OnUnhealthy }");
     let plugin = refused.plugin;
-    refused.tell(Event::Refused { plugin, reason: "p.wasm: is not WebAssembly".to_owned() });
+    refused.tell(Event::Refused { plugin, digest: None, reason: "p.wasm: is not WebAssembly".to_owned() });
     refused.stands(State::Refused, Status::Unhealthy, "not WebAssembly");
     assert!(!refused.view().escalates, "a restart would not heal it");
 }
@@ -66,16 +66,12 @@ fn it_is_red_again_only_when_the_time_is_over_and_quarantined_until_then() {
 
 #[test]
 fn another_artifact_owes_nothing_and_a_remembered_escalation_counts() {
-    let load = |story: &mut Story, digest: u8| {
-        let version = Arc::new(LoadedVersion { digest: Digest([digest; 32]), author_version: None, has_check: false });
-        let plugin = story.plugin;
-        story.tell(Event::Loaded { plugin, version });
-    };
     let mut story = Story::of(ESCALATING);
     story.end(TRANSIENT);
     assert!(story.view().escalates);
-    load(&mut story, 2);
+    story.load(2, false, &[]);
     assert!(!story.view().escalates);
+    story.pass(60 * SECOND);
     story.end(TRANSIENT);
     assert!(story.view().escalates, "the other artifact has not escalated yet");
 
@@ -86,7 +82,7 @@ fn another_artifact_owes_nothing_and_a_remembered_escalation_counts() {
         let at = story.now.wall - jiff::SignedDuration::from_secs(ago_s);
         let plugin = PluginName::new("p").unwrap();
         story.supervisor.remember([Escalated { plugin, digest: Digest([digest; 32]), at }]);
-        load(&mut story, 1);
+        story.load(1, false, &[]);
         story.end(TRANSIENT);
         assert_eq!(story.view().escalates, is_red, "{ago_s} s ago");
         if ago_s == 300 {

@@ -242,3 +242,19 @@ fn the_worst_of_its_runs_is_the_plugins() {
     story.tell(Event::Sampled { run: second, sample: Box::new(sample) });
     assert_eq!(story.view().verdict, Some(LANES));
 }
+
+#[test]
+fn a_check_that_starved_says_nothing_and_is_called_again() {
+    let mut story = Story::loaded("every: 100s", true);
+    let plugin = story.plugin;
+    let checks = |story: &Story| story.actions.iter().filter(|action| matches!(action, Action::Check { .. })).count();
+    story.tell(Event::CheckStarved { plugin, digest: Digest([1; 32]) });
+    assert_eq!((story.view().status, checks(&story)), (Status::Healthy, 1));
+    story.pass(30 * SECOND);
+    assert_eq!(checks(&story), 2);
+    let bad = Report { status: Status::Degraded, description: "long".to_owned(), data: Vec::new() };
+    story.tell(Event::Checked { plugin, digest: Digest([1; 32]), result: Ok(bad) });
+    story.pass(30 * SECOND);
+    story.tell(Event::CheckStarved { plugin, digest: Digest([1; 32]) });
+    story.stands(State::Active, Status::Degraded, "long");
+}

@@ -1,14 +1,7 @@
-//! `cargo xtask chart-schema`: the schema of the chart's values, made of the hand-written part and of what `windlass schema` says of
-//! windlass.yaml, so that the two cannot drift.
-
-use std::fs;
-use std::path::PathBuf;
-use std::process::ExitCode;
+//! The schema of the chart's values: the hand-written part filled in from what `windlass schema` says of windlass.yaml. Pure, so that the
+//! integration tests can make it too.
 
 use serde_json::{Map, Value as Json, json};
-
-use crate::steps::{self, Steps, root};
-use crate::{Result, build, prepare};
 
 /// Keys of windlass.yaml that the chart sets, and what to use instead.
 const OURS: [(&str, &str); 3] = [
@@ -21,53 +14,11 @@ const LATER: &str = "not in this version";
 /// Above this, YAML tools print a whole number as `1e+06`: as text it would be another one.
 const WHOLE_MOST: u64 = 999_999;
 
-pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
-    let is_check = match arguments {
-        [] => false,
-        [flag] if flag == "--check" => true,
-        _ => return Err("chart-schema takes nothing but --check".to_owned()),
-    };
-    let mut steps = Steps::new(2);
-    let target = prepare::run(&mut steps)?;
-    build::host(&mut steps, &target)?;
-    if is_check {
-        check()?
-    } else {
-        write()?
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The chart's folder.
-pub(crate) fn folder() -> PathBuf {
-    root().join("charts/windlass")
-}
-
-fn made() -> Result<String> {
-    let host = build::host_binary().display().to_string();
-    let schema = steps::output(steps::command(&host, &["schema"]))?;
-    let path = folder().join("values.schema.in.json");
-    let ours = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    render(&ours, &schema)
-}
-
-fn write() -> Result<()> {
-    let path = folder().join("values.schema.json");
-    fs::write(&path, made()?).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// Fails if the schema that is there is not the one that would be made.
-pub(crate) fn check() -> Result<()> {
-    let path = folder().join("values.schema.json");
-    let there = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    if there == made()? { Ok(()) } else { Err(format!("{} is old: cargo xtask chart-schema", path.display())) }
-}
-
 /// Fills `$made` and `$needs` of the hand-written schema from the host's own.
 ///
 /// # Errors
 /// One of the two is no JSON, or is not built as expected.
-pub(crate) fn render(ours: &str, host: &str) -> Result<String> {
+pub(crate) fn render(ours: &str, host: &str) -> Result<String, String> {
     let parse = |text: &str, name: &str| serde_json::from_str::<Json>(text).map_err(|error| format!("{name}: {error}"));
     let (mut ours, host) = (parse(ours, "values.schema.in.json")?, parse(host, "windlass schema")?);
     let missing = |what: &str| format!("`windlass schema` has no {what}");
