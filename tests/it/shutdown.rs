@@ -27,6 +27,7 @@ fn a_run_that_ignores_it_is_cut_off_after_the_drain_and_has_not_failed() {
     }
     host.signal("TERM");
     let began = Instant::now();
+    host.wait_for_line(|line| line["message"].as_str().is_some_and(|message| message.starts_with("shutting down")));
     assert_eq!(host.get("/health/live").0, 200, "a drain is no fault");
     assert_eq!(host.get("/health/ready").0, 503);
     assert_eq!(host.wait_for_end().code(), Some(0));
