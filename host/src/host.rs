@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::core::config::{Config, PluginLayer, resolve};
+use crate::core::config::{Config, Plugin, PluginLayer, resolve};
 use crate::core::event::Event;
 use crate::core::health::Snapshot;
 use crate::core::name::PluginName;
@@ -17,7 +17,9 @@ use crate::driver::{self, Clock, Inbox, Parts};
 use crate::guest::{self, Engine, EngineOptions, Ledger, Metering, Toolbox};
 use crate::health::Board;
 use crate::lanes::{self, Lanes, cgroup, priority};
-use crate::source::{self, Discovered, Job, Loader};
+use crate::registry::Registry;
+use crate::source::{self, Discovered, Job, Loader, Place, Tools};
+use crate::verify::Keys;
 
 /// What part of the memory there is guests may hold together, unless the configuration says: the host and one compiler live in the rest.
 const GUESTS_MEMORY_SHARE: f64 = 0.75;
@@ -99,6 +101,8 @@ pub struct Host {
 pub struct Setup {
     /// The configuration.
     pub config: Config,
+    /// Those of `verify.keys` at the top level.
+    pub keys: Keys,
     /// Whether files without an entry are run.
     pub discover: bool,
     /// What there is.
@@ -117,12 +121,13 @@ impl Host {
     /// # Errors
     /// If the engine, a thread or a niceness cannot be had. Never for a plugin.
     pub fn start(setup: Setup) -> Result<Host> {
-        let Setup { config, discover, resources, board, inbox, seed } = setup;
+        let Setup { config, keys, discover, resources, board, inbox, seed } = setup;
         raise_descriptor_limit();
         let process_niceness = priority::niceness()?;
         let clock = Clock::start();
         let mut supervisor = Supervisor::new(seed, config.drain, clock.now());
-        let jobs = plan(&config, discover, &mut supervisor, clock);
+        let jobs = plan(&config, keys, discover, &mut supervisor, clock);
+        let registry = Arc::new(Registry::start(config.data_dir.as_deref(), process_niceness)?);
         board.publish(supervisor.snapshot(clock.now()));
 
         let engine = Engine::new(EngineOptions {
@@ -147,7 +152,8 @@ impl Host {
         };
         let driver = driver::spawn(parts)?;
         let threads = resources.lanes.min(2);
-        let loader = Loader::start(threads, jobs, toolbox, resources.memory_bytes, process_niceness, inbox)?;
+        let tools = Tools { toolbox, registry, memory_limit_bytes: resources.memory_bytes, clock, inbox };
+        let loader = Loader::start(threads, jobs, tools, process_niceness)?;
         board.started_up();
         Ok(Host { driver, loader, runtime })
     }
@@ -172,14 +178,16 @@ pub fn empty_snapshot() -> Snapshot {
 }
 
 /// Adds every plugin to the supervisor, and lists what there is to load.
-fn plan(config: &Config, discover: bool, supervisor: &mut Supervisor, clock: Clock) -> VecDeque<Job> {
+fn plan(config: &Config, keys: Keys, discover: bool, supervisor: &mut Supervisor, clock: Clock) -> VecDeque<Job> {
     let mut planner = Planner {
         config,
+        keys: Arc::new(keys),
         supervisor,
         clock,
         defaults: Arc::new(config.defaults.clone()),
         jobs: VecDeque::new(),
         entries: Vec::new(),
+        unsigned: Vec::new(),
     };
     for (name, entry) in &config.plugins {
         planner.add_entry(name, entry);
@@ -196,17 +204,28 @@ fn plan(config: &Config, discover: bool, supervisor: &mut Supervisor, clock: Clo
     if !unnamed.is_empty() {
         planner.fault("names", unnamed.join("; "));
     }
+    if !planner.unsigned.is_empty() {
+        let plugins = planner.unsigned.join(", ");
+        tracing::warn!(
+            plugins,
+            "no signature is asked for: whoever may push to the registry decides what runs; see verify.keys"
+        );
+    }
     planner.jobs
 }
 
 struct Planner<'a> {
     config: &'a Config,
+    /// For plugins without keys of their own.
+    keys: Arc<Keys>,
     supervisor: &'a mut Supervisor,
     clock: Clock,
     defaults: Arc<PluginLayer>,
     jobs: VecDeque<Job>,
     /// Files that entries name.
     entries: Vec<PathBuf>,
+    /// Plugins from registries for which no signature is asked.
+    unsigned: Vec<String>,
 }
 
 impl Planner<'_> {
@@ -223,20 +242,33 @@ impl Planner<'_> {
         let checked = entry.clone().and_then(|entry| {
             // Without its manifest for now: that is read with the file, off to the side.
             let plugin = resolve(name, None, &self.config.defaults, &entry)?;
-            let path = source::file_of(&self.config.plugins_dir, &plugin.source)?;
-            Ok((plugin, path, entry))
+            let place = source::place_of(&self.config.plugins_dir, &plugin.source)?;
+            let keys = self.keys_of(&plugin)?;
+            Ok((plugin, place, keys, entry))
         });
         match checked {
-            Ok((plugin, path, entry)) => {
-                self.entries.push(path.clone());
+            Ok((plugin, place, keys, entry)) => {
+                if let Place::File(path) = &place {
+                    self.entries.push(path.clone());
+                } else if keys.is_empty() {
+                    self.unsigned.push(name.to_string());
+                }
                 let id = self.supervisor.add(Arc::new(plugin), now);
                 let defaults = self.defaults.clone();
-                self.jobs.push_back(Job { plugin: id, name: name.clone(), path, defaults, entry });
+                self.jobs.push_back(Job { plugin: id, name: name.clone(), place, keys, defaults, entry });
             }
             Err(why) => {
                 tracing::warn!(plugin = name.as_str(), reason = why, "plugin refused");
                 self.supervisor.add_refused(name.clone(), "", &why, now);
             }
+        }
+    }
+
+    /// A plugin's own keys, else the host's.
+    fn keys_of(&self, plugin: &Plugin) -> Result<Arc<Keys>, String> {
+        match plugin.verify_keys.as_slice() {
+            [] => Ok(self.keys.clone()),
+            own => Keys::read(own, &self.config.folder).map(Arc::new),
         }
     }
 

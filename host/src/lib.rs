@@ -9,8 +9,10 @@ pub mod guest;
 pub mod health;
 pub mod host;
 pub mod lanes;
+pub mod registry;
 pub mod source;
 pub mod telemetry;
 pub mod text;
+pub mod verify;
 
 pub use windlass_core as core;

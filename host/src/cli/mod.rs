@@ -10,6 +10,8 @@ mod health;
 mod inspect;
 mod new;
 mod once;
+mod pull;
+mod push;
 mod run;
 
 /// Runs jobs compiled to WebAssembly on schedule, and tells the health of each over HTTP.
@@ -28,8 +30,12 @@ enum Command {
     Check(check::Args),
     /// Run any wasm once, here and now, and say what it took
     Once(once::Args),
-    /// Say what a wasm file is: kind, manifest, imports, digest
+    /// Say what a wasm file, or an artifact in a registry, is: kind, manifest, imports, digest
     Inspect(inspect::Args),
+    /// Push a wasm file to a container registry, and print the digest
+    Push(push::Args),
+    /// Pull a wasm file from a container registry
+    Pull(pull::Args),
     /// Begin a job of your own in a new folder
     New(new::Args),
     /// Ask a host's health port; the exit code says what it answered
@@ -61,6 +67,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Once(args) => once::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Push(args) => push::run(args),
+        Command::Pull(args) => pull::run(args),
         Command::New(args) => new::run(args),
         Command::Health(args) => health::run(args),
         Command::Schema => {

@@ -12,6 +12,7 @@ use crate::health::{self, Board, Signals};
 use crate::host::{self, DataLock, Host, Resources, Setup};
 use crate::lanes::{cgroup, priority};
 use crate::telemetry::{self, Format};
+use crate::verify::Keys;
 
 /// Where the configuration is looked for if nothing is said.
 const CONFIG_FILE: &str = "windlass.yaml";
@@ -38,6 +39,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let signals = Signals::install().map_err(Failure::Failed)?;
     telemetry::init(args.log_format).map_err(Failure::Usage)?;
     let (config, discover) = configuration(args.dir.as_deref(), args.config.as_deref()).map_err(Failure::Usage)?;
+    let keys = Keys::read(&config.verify_keys, &config.folder).map_err(|why| Failure::Usage(anyhow!(why)))?;
     let resources = Resources::settle(&config, &cgroup::Roots::default()).map_err(Failure::Usage)?;
     let _lock = config.data_dir.as_deref().map(DataLock::take).transpose().map_err(Failure::Failed)?;
     let bound = health::bind(config.health.listen)
@@ -59,7 +61,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         on_shutdown: Box::new(move || told.send(Message::Shutdown)),
     };
     health::spawn(bound, signals, options).map_err(Failure::Failed)?;
-    let ended = serve(config, discover, resources, &board, inbox);
+    let ended = serve(config, keys, discover, resources, &board, inbox);
     if let Err(error) = &ended {
         tracing::error!(error = format!("{error:#}"), "the host failed");
     }
@@ -74,6 +76,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
 
 fn serve(
     config: Config,
+    keys: Keys,
     discover: bool,
     resources: Resources,
     board: &Arc<Board>,
@@ -88,7 +91,7 @@ fn serve(
     );
     // Not a secret, and not to be guessed from outside: two hosts should not retry in step.
     let seed = u64::from(std::process::id()) ^ host::empty_snapshot().started.as_nanosecond() as u64;
-    let host = Host::start(Setup { config, discover, resources, board: board.clone(), inbox, seed })?;
+    let host = Host::start(Setup { config, keys, discover, resources, board: board.clone(), inbox, seed })?;
     host.wait()?;
     tracing::info!("everything has ended; good bye");
     Ok(())
@@ -110,6 +113,9 @@ pub(super) fn configuration(dir: Option<&Path>, file: Option<&Path>) -> anyhow::
         None => Config::default(),
         Some(file) => read(file)?,
     };
+    if let Some(folder) = file.and_then(Path::parent) {
+        config.folder = folder.to_owned();
+    }
     if let Some(dir) = dir {
         config.plugins_dir = dir.to_owned();
         std::fs::read_dir(dir).with_context(|| format!("{}: the folder of plugins cannot be read", dir.display()))?;

@@ -3,7 +3,7 @@
 //! Plugins with the same bytes share the compiled code. Whatever is wrong with a file is told to the driver as a refusal.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -13,9 +13,15 @@ use crate::artifact::{self, Anatomy, Artifact};
 use crate::core::config::{Plugin, PluginLayer, resolve};
 use crate::core::event::{Event, LoadedVersion};
 use crate::core::name::{Digest, PluginId, PluginName};
-use crate::driver::{Inbox, Message};
+use crate::driver::{Clock, Inbox, Message};
 use crate::guest::{Prepared, Toolbox};
 use crate::lanes::priority::{self, Role};
+use crate::registry::{Registry, Troubles};
+use crate::source::Place;
+use crate::verify::Keys;
+
+/// How many plugins are fetched from registries at once. They wait for a network, and files do not wait for them.
+const FETCHERS: usize = 4;
 
 /// One plugin to load.
 #[derive(Debug, Clone)]
@@ -24,8 +30,10 @@ pub struct Job {
     pub plugin: PluginId,
     /// Its name.
     pub name: PluginName,
-    /// The file.
-    pub path: PathBuf,
+    /// Where its artifact is.
+    pub place: Place,
+    /// Whose signature it needs.
+    pub keys: Arc<Keys>,
     /// `defaults`
     pub defaults: Arc<PluginLayer>,
     /// Its entry.
@@ -41,38 +49,56 @@ pub struct Loader {
 }
 
 struct Shared {
-    jobs: Mutex<VecDeque<Job>>,
+    files: Mutex<VecDeque<Job>>,
+    references: Mutex<VecDeque<Job>>,
+    registry: Arc<Registry>,
+    troubles: Troubles,
+    clock: Clock,
     shelf: Shelf,
     toolbox: Arc<Toolbox>,
     memory_limit_bytes: u64,
     inbox: Arc<Inbox>,
 }
 
+/// What a loader works with.
+pub struct Tools {
+    /// Compiles and links.
+    pub toolbox: Arc<Toolbox>,
+    /// Fetches.
+    pub registry: Arc<Registry>,
+    /// What all guests may hold together, in bytes: a guest that needs more from its start can never run.
+    pub memory_limit_bytes: u64,
+    /// Says since when a registry is in trouble.
+    pub clock: Clock,
+    /// Who is told.
+    pub inbox: Arc<Inbox>,
+}
+
 impl Loader {
-    /// Starts `threads` threads that load `jobs` in their order and tell `inbox`. `memory_limit_bytes` is what all guests may
-    /// hold together: a guest that needs more from its start can never run.
+    /// Starts `threads` threads that load `jobs` from files in their order, and a few that load those from registries.
     ///
     /// # Errors
     /// If a thread cannot be spawned.
-    pub fn start(
-        threads: usize,
-        jobs: VecDeque<Job>,
-        toolbox: Arc<Toolbox>,
-        memory_limit_bytes: u64,
-        process_niceness: i32,
-        inbox: Arc<Inbox>,
-    ) -> Result<Loader> {
+    pub fn start(threads: usize, jobs: VecDeque<Job>, tools: Tools, process_niceness: i32) -> Result<Loader> {
+        let Tools { toolbox, registry, memory_limit_bytes, clock, inbox } = tools;
+        let (references, files): (VecDeque<Job>, VecDeque<Job>) =
+            jobs.into_iter().partition(|job| matches!(job.place, Place::Registry(_)));
+        let fetchers = references.len().min(FETCHERS);
         let shared = Arc::new(Shared {
-            jobs: Mutex::new(jobs),
+            files: Mutex::new(files),
+            references: Mutex::new(references),
+            registry,
+            troubles: Troubles::default(),
+            clock,
             shelf: Mutex::new(HashMap::new()),
             toolbox,
             memory_limit_bytes,
             inbox,
         });
-        let spawn = |number: usize| {
+        let spawn = |name: String, jobs: fn(&Shared) -> &Mutex<VecDeque<Job>>| {
             let shared = shared.clone();
             std::thread::Builder::new()
-                .name(format!("loader-{number}"))
+                .name(name)
                 // Cranelift recurses deeply into deeply nested code.
                 .stack_size(16 << 20)
                 .spawn(move || {
@@ -80,11 +106,13 @@ impl Loader {
                     if let Err(error) = priority::take(Role::Guest, process_niceness) {
                         tracing::warn!(error = format!("{error:#}"), "compiling at normal priority");
                     }
-                    shared.work();
+                    shared.work(jobs(&shared));
                 })
                 .context("starting a loader's thread")
         };
-        Ok(Loader { threads: (0..threads.max(1)).map(spawn).collect::<Result<_>>()? })
+        let loaders = (0..threads.max(1)).map(|number| spawn(format!("loader-{number}"), |shared| &shared.files));
+        let fetchers = (0..fetchers).map(|number| spawn(format!("fetcher-{number}"), |shared| &shared.references));
+        Ok(Loader { threads: loaders.chain(fetchers).collect::<Result<_>>()? })
     }
 
     /// Waits until everything is loaded or refused.
@@ -97,9 +125,9 @@ impl Loader {
 }
 
 impl Shared {
-    fn work(&self) {
+    fn work(&self, jobs: &Mutex<VecDeque<Job>>) {
         loop {
-            let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(job) = job else { return };
             let plugin = job.plugin;
             self.inbox.send(Message::Event(Event::Loading { plugin }));
@@ -111,7 +139,7 @@ impl Shared {
                 }
                 Ok(Err(reason)) => Message::Event(Event::Refused { plugin, reason }),
                 Err(_) => {
-                    let reason = format!("{}: the compiler failed on it; please report this", job.path.display());
+                    let reason = format!("{}: the compiler failed on it; please report this", job.place);
                     Message::Event(Event::Refused { plugin, reason })
                 }
             };
@@ -120,8 +148,9 @@ impl Shared {
     }
 
     fn load(&self, job: &Job) -> Result<(Plugin, LoadedVersion, Arc<Prepared>), String> {
-        let at = |why: String| format!("{}: {why}", job.path.display());
-        let (artifact, anatomy) = load(&job.path)?;
+        let at = |why: String| format!("{}: {why}", job.place);
+        let artifact = self.artifact(job)?;
+        let anatomy = artifact.anatomy().map_err(at)?;
         let config = resolve(&job.name, artifact::layer(&anatomy), &job.defaults, &job.entry).map_err(at)?;
         let prepared = self.prepared(&artifact, &anatomy).map_err(at)?;
         check_memory(&prepared, &config, self.memory_limit_bytes).map_err(at)?;
@@ -131,6 +160,38 @@ impl Shared {
             has_check: prepared.has_check(),
         };
         Ok((config, version, prepared))
+    }
+
+    /// Gets the bytes, signed where that is asked for. Nothing has looked into them yet.
+    fn artifact(&self, job: &Job) -> Result<Artifact, String> {
+        match &job.place {
+            Place::File(path) => {
+                let at = |why: String| format!("{}: {why}", job.place);
+                let artifact = Artifact::read(path).map_err(at)?;
+                job.keys.check_file(path, &artifact.bytes).map_err(at)?;
+                Ok(artifact)
+            }
+            Place::Registry(reference) => {
+                let fetched = self.registry.load(reference, &job.keys);
+                let problem = match &fetched {
+                    Ok(fetched) => fetched.problem.clone(),
+                    Err(fault) => fault.is_outage().then(|| fault.to_string()),
+                };
+                if let Some(problem) = &problem {
+                    tracing::warn!(plugin = job.name.as_str(), problem, "a registry is in trouble");
+                }
+                let problem = self.troubles.note(reference, problem, self.clock.now().wall);
+                self.inbox.send(Message::Event(Event::HostFault { key: "registry", problem }));
+                let fetched = fetched.map_err(|fault| fault.to_string())?;
+                tracing::info!(
+                    plugin = job.name.as_str(),
+                    manifest = %fetched.manifest,
+                    digest = %fetched.artifact.digest,
+                    "fetched from a registry"
+                );
+                Ok(fetched.artifact)
+            }
+        }
     }
 
     fn prepared(&self, artifact: &Artifact, anatomy: &Anatomy) -> Result<Arc<Prepared>, String> {

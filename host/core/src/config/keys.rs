@@ -48,6 +48,12 @@ const fn key(path: &'static str, kind: Kind, default: &'static str, meaning: &'s
 const YEAR_S: f64 = 31_536_000.0;
 const GIB: u64 = 1 << 30;
 
+const VERIFY: &str =
+    "Public keys of cosign, in files or as PEM; with them, an artifact without a good signature is refused";
+
+/// Keys of a plugin that are the operator's alone: a manifest that says them is refused.
+pub const OPERATORS: [&str; 3] = ["source", "refreshSeconds", "verify.keys"];
+
 /// Keys at the top of the file, besides `defaults` and `plugins`.
 pub const HOST: &[Key] = &[
     key("health.listen", Kind::Address, "0.0.0.0:8080", "Health port; reachable without authentication"),
@@ -73,6 +79,7 @@ pub const HOST: &[Key] = &[
         "Whether a .wasm in pluginsDir without an entry is run; else it is listed as Ignored",
     ),
     key("dataDir", Kind::Text, "none", "Folder for the host's own data; an exclusive lock is held in it"),
+    key("verify.keys", Kind::Texts, "none", VERIFY),
     key("drainSeconds", Kind::Seconds(0.0, 3_600.0), "25", "How long runs in flight may go on after SIGTERM"),
     key(
         "readyTimeoutSeconds",
@@ -92,7 +99,19 @@ pub const HOST: &[Key] = &[
 
 /// Keys of a plugin, in `defaults`, in an entry of `plugins`, and in a manifest.
 pub const PLUGIN: &[Key] = &[
-    key("source", Kind::Text, "none", "`file:NAME`, a file in pluginsDir"),
+    key(
+        "source",
+        Kind::Text,
+        "none",
+        "`file:NAME`, a file in pluginsDir, or `oci://HOST/REPO:TAG` or `@sha256:…` in a registry",
+    ),
+    key(
+        "refreshSeconds",
+        Kind::Seconds(1.0, YEAR_S),
+        "60",
+        "How often a tag in a registry is resolved again; a digest never",
+    ),
+    key("verify.keys", Kind::Texts, "none; then those of the top level count", VERIFY),
     key("every", Kind::Duration(0.01, YEAR_S), "none", "Runs at this interval, from start to start"),
     key("continuous", Kind::True, "none", "Runs all the time; started again after it returns"),
     key("once", Kind::True, "none", "Runs once per host start"),
@@ -149,11 +168,10 @@ pub const PLUGIN: &[Key] = &[
 ];
 
 /// Keys that exist, and that this version refuses.
-pub const LATER_HOST: &[&str] = &["verify", "configDir"];
+pub const LATER_HOST: &[&str] = &["configDir"];
 
 /// The same for plugins.
-pub const LATER_PLUGIN: &[&str] =
-    &["schedule", "timeZone", "queue", "refreshSeconds", "trial", "probation", "capabilities", "verify"];
+pub const LATER_PLUGIN: &[&str] = &["schedule", "timeZone", "queue", "trial", "probation", "capabilities"];
 
 /// The keys that start runs: an entry has at most one.
 pub const TRIGGERS: [&str; 3] = ["every", "continuous", "once"];

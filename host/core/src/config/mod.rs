@@ -35,6 +35,10 @@ pub struct Config {
     pub plugins_dir: PathBuf,
     /// `dataDir`
     pub data_dir: Option<PathBuf>,
+    /// Where relative paths of keys begin: the folder of the file, which whoever reads it sets.
+    pub folder: PathBuf,
+    /// `verify.keys`: paths or PEM, for every plugin that has none of its own.
+    pub verify_keys: Vec<String>,
     /// `discover`; none where the file does not say.
     pub discover: Option<bool>,
     /// `drainSeconds`
@@ -175,6 +179,11 @@ impl Config {
             },
             plugins_dir: PathBuf::from(text("pluginsDir").unwrap_or_else(|| "/plugins".to_owned())),
             data_dir: text("dataDir").map(PathBuf::from),
+            folder: PathBuf::new(),
+            verify_keys: match values.get("verify.keys") {
+                Some(Value::Texts(keys)) => keys.clone(),
+                _ => Vec::new(),
+            },
             discover: match values.get("discover") {
                 Some(Value::Bool(discover)) => Some(*discover),
                 _ => None,
