@@ -7,6 +7,7 @@ mod commands;
 mod docs;
 mod health;
 mod outcomes;
+mod registry;
 mod shutdown;
 mod spine;
 mod tidy;

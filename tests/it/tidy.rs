@@ -73,7 +73,11 @@ fn hyper_is_named_only_in_servers() {
 
 #[test]
 fn tokio_is_named_only_where_there_is_a_runtime() {
-    only_in(&["tokio::"], "host/src", &["host/src/health/", "host/src/guest/", "host/src/lanes/", "host/src/host.rs", "host/src/registry/"]);
+    only_in(
+        &["tokio::"],
+        "host/src",
+        &["host/src/health/", "host/src/guest/", "host/src/lanes/", "host/src/host.rs", "host/src/registry/"],
+    );
 }
 
 #[test]

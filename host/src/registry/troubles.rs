@@ -16,8 +16,14 @@ pub struct Troubles {
 }
 
 impl Troubles {
-    /// Notes how a reference fares, and returns what there is to say of all; none if all is well.
-    pub fn note(&self, reference: &Reference, problem: Option<String>, now: Timestamp) -> Option<String> {
+    /// Notes how a reference fares, and tells what there is to say of all; none if all is well. What is told last is newest.
+    pub fn note(
+        &self,
+        reference: &Reference,
+        problem: Option<String>,
+        now: Timestamp,
+        tell: impl FnOnce(Option<String>),
+    ) {
         let mut all = self.by_reference.lock().unwrap_or_else(PoisonError::into_inner);
         match problem {
             None => {
@@ -33,11 +39,11 @@ impl Troubles {
         };
         let named: Vec<String> = all.iter().take(NAMED).map(told).collect();
         let rest = all.len().saturating_sub(NAMED);
-        match named.as_slice() {
+        tell(match named.as_slice() {
             [] => None,
             named if rest == 0 => Some(named.join("; ")),
             named => Some(format!("{}; and {rest} more", named.join("; "))),
-        }
+        });
     }
 }
 
@@ -51,13 +57,17 @@ mod tests {
         let troubles = Troubles::default();
         let reference = |text: &str| Reference::parse(text).unwrap();
         let (a, b) = (reference("oci://h.io/a:1"), reference("oci://h.io/b:1"));
-        let at = |second: i64| Timestamp::from_second(second).unwrap();
-        assert_eq!(troubles.note(&a, None, at(0)), None);
-        troubles.note(&a, Some("gone".to_owned()), at(1));
-        let said = troubles.note(&a, Some("still gone".to_owned()), at(60)).unwrap();
+        let note = |reference: &Reference, problem: Option<&str>, second: i64| {
+            let (mut told, at) = (None, Timestamp::from_second(second).unwrap());
+            troubles.note(reference, problem.map(str::to_owned), at, |all| told = all);
+            told
+        };
+        assert_eq!(note(&a, None, 0), None);
+        note(&a, Some("gone"), 1);
+        let said = note(&a, Some("still gone"), 60).unwrap();
         assert_eq!(said, "oci://h.io/a:1, since 1970-01-01T00:00:01Z: still gone");
-        assert!(troubles.note(&b, Some("x".to_owned()), at(61)).unwrap().contains("; oci://h.io/b:1"));
-        assert!(!troubles.note(&a, None, at(62)).unwrap().contains("h.io/a:1"));
-        assert_eq!(troubles.note(&b, None, at(63)), None);
+        assert!(note(&b, Some("x"), 61).unwrap().contains("; oci://h.io/b:1"));
+        assert!(!note(&a, None, 62).unwrap().contains("h.io/a:1"));
+        assert_eq!(note(&b, None, 63), None);
     }
 }

@@ -180,8 +180,10 @@ impl Shared {
                 if let Some(problem) = &problem {
                     tracing::warn!(plugin = job.name.as_str(), problem, "a registry is in trouble");
                 }
-                let problem = self.troubles.note(reference, problem, self.clock.now().wall);
-                self.inbox.send(Message::Event(Event::HostFault { key: "registry", problem }));
+                let now = self.clock.now().wall;
+                self.troubles.note(reference, problem, now, |problem| {
+                    self.inbox.send(Message::Event(Event::HostFault { key: "registry", problem }));
+                });
                 let fetched = fetched.map_err(|fault| fault.to_string())?;
                 tracing::info!(
                     plugin = job.name.as_str(),
