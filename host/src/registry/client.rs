@@ -212,6 +212,9 @@ fn roots() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
+    for error in &found.errors {
+        tracing::warn!(%error, "certificates to trust registries by could not be read");
+    }
     match roots.is_empty() {
         false => Ok(roots),
         true => Err(format!(
@@ -261,7 +264,13 @@ fn said(error: reqwest::Error) -> String {
     while let Some(source) = inner.source() {
         inner = source;
     }
-    crate::text::shown(&inner.to_string(), 200)
+    let said = crate::text::shown(&inner.to_string(), 200);
+    match inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref).and_then(|tls| tls.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            format!("{said}; if it is of a CA of your own, name that in SSL_CERT_FILE")
+        }
+        Some(_) | None => said,
+    }
 }
 
 /// `Retry-After` in seconds; its other form, a date, is not worth a clock here.

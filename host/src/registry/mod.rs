@@ -217,3 +217,6 @@ fn not_a_plugin(reference: &Reference, why: String) -> Fault {
 fn unverified(reference: &Reference, why: String) -> Fault {
     Fault::Unverified { what: reference.to_string(), why }
 }
+
+#[cfg(test)]
+mod tests;
