@@ -72,10 +72,10 @@ fn completion_and_help_show_only_what_there_is() {
     let script = text(&scene.windlass(&["completion", "bash"]).stdout);
     assert!(script.contains("inspect") && script.contains("once"), "{script}");
     let help = text(&scene.windlass(&["--help"]).stdout);
-    for command in ["run", "check", "once", "inspect", "new", "health", "schema", "completion"] {
+    for command in ["run", "check", "once", "inspect", "push", "pull", "new", "health", "schema", "completion"] {
         assert!(help.contains(&format!("  {command}")), "{command}: {help}");
     }
-    for later in ["status", "swap", "rollback", "probe-advice", "push"] {
+    for later in ["status", "swap", "rollback", "probe-advice"] {
         assert!(!help.contains(&format!("  {later}")), "{later}: {help}");
     }
     assert_eq!(scene.windlass(&["status"]).status.code(), Some(2));
