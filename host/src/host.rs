@@ -1,34 +1,42 @@
 //! The host put together: from a configuration to lanes, driver and loader that run. What opens ports is not here.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::core::config::{Config, Plugin, PluginLayer, resolve};
+use crate::compile::{self, Compiler};
+use crate::core::config::{Config, amount};
 use crate::core::event::Event;
 use crate::core::health::Snapshot;
-use crate::core::name::PluginName;
 use crate::core::supervisor::Supervisor;
 use crate::driver::{self, Clock, Inbox, Parts};
+use crate::escalations::Escalations;
 use crate::guest::{self, Engine, EngineOptions, Ledger, Metering, Toolbox};
 use crate::health::Board;
+use crate::lanes::governor::{self, Governor, LanePlan};
 use crate::lanes::{self, Lanes, cgroup, priority};
 use crate::registry::Registry;
-use crate::source::{self, Discovered, Job, Loader, Place, Tools};
-use crate::verify::Keys;
+use crate::source::{Loader, LoaderOptions, Watcher};
 
 /// What part of the memory there is guests may hold together, unless the configuration says: the host and one compiler live in the rest.
 const GUESTS_MEMORY_SHARE: f64 = 0.75;
 
+/// The CPU request of the container as a Kubernetes quantity, where someone passes it in: what there is to share out without a limit.
+const CPU_REQUEST: &str = "WINDLASS_CPU_REQUEST";
+
 /// What the machine and the configuration allow: settled before anything is opened.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Resources {
-    /// Threads that execute guests.
+    /// Threads that execute guests, under the CPU limit of the moment.
     pub lanes: usize,
+    /// How their number follows from that limit.
+    pub plan: LanePlan,
+    /// That limit, if there is one.
+    pub cpu_limit: Option<cgroup::CpuLimit>,
     /// The most runs in progress.
     pub max_concurrent_runs: u32,
     /// What all guests may hold together, in bytes.
@@ -39,18 +47,24 @@ impl Resources {
     /// Settles them.
     ///
     /// # Errors
-    /// If the configuration asks for more than the machine allows.
+    /// If the configuration asks for more than the machine allows, or the CPU request is no quantity.
     pub fn settle(config: &Config, roots: &cgroup::Roots) -> Result<Resources> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let by_limit = cgroup::cpu_limit(roots).map(|cpus| (cpus.ceil() as usize).max(1));
-        let lanes = match config.limits.lanes {
-            Some(lanes) => lanes as usize,
-            None => by_limit.map_or(cores, |limit| limit.min(cores)),
+        let request = std::env::var(CPU_REQUEST).ok();
+        let request_milli = request.filter(|text| !text.is_empty()).map(|text| {
+            amount::thousandths(&text).map_err(|why| anyhow!("{CPU_REQUEST}: {why}; write it like 250m or 1"))
+        });
+        let plan = LanePlan {
+            configured: config.limits.lanes.map(|lanes| lanes as usize),
+            request_milli: request_milli.transpose()?,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
         };
+        let cpu_limit = cgroup::CpuGroups::find(roots).limit();
         let there_is = cgroup::memory_limit(roots).or_else(cgroup::machine_memory).unwrap_or(1 << 30);
         let share = (there_is as f64 * GUESTS_MEMORY_SHARE) as u64;
         Ok(Resources {
-            lanes,
+            lanes: plan.lanes(cpu_limit),
+            plan,
+            cpu_limit,
             max_concurrent_runs: guest::settle_max_concurrent_runs(config.limits.max_concurrent_runs)?,
             memory_bytes: config.limits.memory_bytes.unwrap_or(share),
         })
@@ -93,21 +107,26 @@ impl DataLock {
 /// A running host, without ports.
 pub struct Host {
     driver: JoinHandle<Result<()>>,
-    loader: Loader,
+    /// Kept until everything has ended.
+    _governor: Arc<Governor>,
     runtime: tokio::runtime::Runtime,
 }
 
 /// What a host is started with.
 pub struct Setup {
-    /// The configuration.
-    pub config: Config,
-    /// Those of `verify.keys` at the top level.
-    pub keys: Keys,
-    /// Whether files without an entry are run.
-    pub discover: bool,
+    /// How long runs may go on that are asked to end.
+    pub drain: Duration,
+    /// `dataDir`
+    pub data_dir: Option<PathBuf>,
+    /// The watch over configuration and files, which has looked once.
+    pub watcher: Watcher,
     /// What there is.
     pub resources: Resources,
-    /// Where health is told; made for as many lanes as `resources` says.
+    /// The control groups whose CPU limit is followed and kept; none to let the kernel throttle.
+    pub governed_by: Option<cgroup::Roots>,
+    /// How artifacts are compiled.
+    pub compile: compile::Means,
+    /// Where health is told; made for as many lanes as `resources.plan` may come to.
     pub board: Arc<Board>,
     /// Where messages come from.
     pub inbox: Arc<Inbox>,
@@ -121,41 +140,92 @@ impl Host {
     /// # Errors
     /// If the engine, a thread or a niceness cannot be had. Never for a plugin.
     pub fn start(setup: Setup) -> Result<Host> {
-        let Setup { config, keys, discover, resources, board, inbox, seed } = setup;
+        let Setup { drain, data_dir, mut watcher, resources, governed_by, compile: means, board, inbox, seed } = setup;
         raise_descriptor_limit();
         let process_niceness = priority::niceness()?;
         let clock = Clock::start();
-        let mut supervisor = Supervisor::new(seed, config.drain, clock.now());
-        let jobs = plan(&config, keys, discover, &mut supervisor, clock);
-        let registry = Arc::new(Registry::start(config.data_dir.as_deref(), process_niceness)?);
+        let mut supervisor = Supervisor::new(seed, drain, clock.now());
+        let escalations = data_dir.as_deref().map(Escalations::open).transpose()?;
+        supervisor.remember(escalations.iter().flat_map(Escalations::before));
+        for event in watcher.first_events() {
+            // Entries and faults are shown and nothing else: no action comes of them.
+            supervisor.step(event, clock.now(), &mut Vec::new());
+        }
         board.publish(supervisor.snapshot(clock.now()));
 
         let engine = Engine::new(EngineOptions {
             max_concurrent_runs: resources.max_concurrent_runs,
             metering: Metering::Fuel,
         })?;
+        let settings = engine.settings();
         let toolbox = Toolbox::new(engine).context("linking what guests may import")?;
         let memories = guest::memory_slots(resources.max_concurrent_runs);
         let ledger = Ledger::new(resources.memory_bytes, resources.max_concurrent_runs, memories);
         let runtime = lanes::guest_runtime(process_niceness)?;
-        let options = lanes::Options { lanes: resources.lanes, runtime: runtime.handle().clone(), process_niceness };
-        let lanes = Lanes::start(&options, board.clone())?;
+        let pacer = governor::Pacer::new();
+        let lanes = Lanes::start(
+            &lanes::Options {
+                lanes: resources.plan.most(),
+                runtime: runtime.handle().clone(),
+                pacer: pacer.clone(),
+                process_niceness,
+            },
+            board.clone(),
+        )?;
+        lanes.count().set(resources.lanes);
+        board.gauges().set_lanes(resources.lanes);
+        let governor = match governed_by {
+            None => Governor::new(),
+            Some(roots) => Governor::start(governor::Options {
+                roots,
+                plan: resources.plan,
+                lanes: lanes.count(),
+                pacer,
+                gauges: board.gauges().clone(),
+                process_niceness,
+            })?,
+        };
         let parts = Parts {
             supervisor,
             lanes,
             toolbox: toolbox.clone(),
-            ledger,
+            ledger: ledger.clone(),
             board: board.clone(),
             inbox: inbox.clone(),
             clock,
+            on_reload: Box::new({
+                let handle = watcher.handle();
+                move |plugin| handle.load(plugin)
+            }),
+            escalations,
             process_niceness,
         };
         let driver = driver::spawn(parts)?;
         let threads = resources.lanes.min(2);
-        let tools = Tools { toolbox, registry, memory_limit_bytes: resources.memory_bytes, clock, inbox };
-        let loader = Loader::start(threads, jobs, tools, process_niceness)?;
+        let cache = data_dir.as_deref().and_then(|data_dir| open_cache(data_dir, &inbox));
+        let compiler = Compiler::new(compile::Options {
+            cache,
+            room: compile::Room::new(cgroup::Roots::default(), Some(ledger), means.memory_bytes),
+            means,
+            settings,
+            at_once: threads,
+            governor: governor.clone(),
+            process_niceness,
+        });
+        let registry = Registry::start(data_dir.as_deref(), process_niceness)?;
+        let loader = Loader::start(LoaderOptions {
+            threads,
+            toolbox,
+            compiler,
+            registry,
+            clock,
+            memory_limit_bytes: resources.memory_bytes,
+            process_niceness,
+            inbox: inbox.clone(),
+        })?;
+        watcher.start(loader, inbox, process_niceness)?;
         board.started_up();
-        Ok(Host { driver, loader, runtime })
+        Ok(Host { driver, _governor: governor, runtime })
     }
 
     /// Waits until a shutdown has been drained, which [`crate::driver::Message::Shutdown`] begins.
@@ -165,139 +235,36 @@ impl Host {
     pub fn wait(self) -> Result<()> {
         let done = self.driver.join().map_err(|_| anyhow!("the scheduler panicked; the log says where"))?;
         // What still compiles or blocks ends with the process.
-        drop(self.loader);
         self.runtime.shutdown_background();
         done
+    }
+}
+
+/// The cache of compiled code; without it everything is compiled, and the entry `windlass` says why.
+fn open_cache(data_dir: &Path, inbox: &Arc<Inbox>) -> Option<compile::Cache> {
+    let inbox = inbox.clone();
+    let report = move |problem: Option<String>| {
+        if let Some(problem) = &problem {
+            tracing::warn!(problem, "the host has a problem");
+        }
+        inbox.send(driver::Message::Event(Event::HostFault { key: "compile-cache", problem }));
+    };
+    match compile::Cache::open(data_dir, compile::CACHE_BYTES, Box::new(report.clone())) {
+        Ok(cache) => {
+            cache.sweep();
+            Some(cache)
+        }
+        Err(why) => {
+            report(Some(why));
+            None
+        }
     }
 }
 
 /// An empty snapshot, for a board before there is a supervisor.
 pub fn empty_snapshot() -> Snapshot {
     let now = Clock::start().now();
-    Supervisor::new(0, std::time::Duration::ZERO, now).snapshot(now)
-}
-
-/// Adds every plugin to the supervisor, and lists what there is to load.
-fn plan(config: &Config, keys: Keys, discover: bool, supervisor: &mut Supervisor, clock: Clock) -> VecDeque<Job> {
-    let mut planner = Planner {
-        config,
-        keys: Arc::new(keys),
-        supervisor,
-        clock,
-        defaults: Arc::new(config.defaults.clone()),
-        jobs: VecDeque::new(),
-        entries: Vec::new(),
-        unsigned: Vec::new(),
-    };
-    for (name, entry) in &config.plugins {
-        planner.add_entry(name, entry);
-    }
-    let mut unnamed = config.misnamed.clone();
-    match source::discover(&config.plugins_dir) {
-        Ok(found) => planner.add_found(found, discover, &mut unnamed),
-        Err(error) => {
-            let folder = config.plugins_dir.display();
-            let problem = format!("pluginsDir {folder} cannot be read ({error}): check the mount and its permissions");
-            planner.fault("plugins-dir", problem);
-        }
-    }
-    if !unnamed.is_empty() {
-        planner.fault("names", unnamed.join("; "));
-    }
-    if !planner.unsigned.is_empty() {
-        let plugins = planner.unsigned.join(", ");
-        tracing::warn!(
-            plugins,
-            "no signature is asked for: whoever may push to the registry decides what runs; see verify.keys"
-        );
-    }
-    planner.jobs
-}
-
-struct Planner<'a> {
-    config: &'a Config,
-    /// For plugins without keys of their own.
-    keys: Arc<Keys>,
-    supervisor: &'a mut Supervisor,
-    clock: Clock,
-    defaults: Arc<PluginLayer>,
-    jobs: VecDeque<Job>,
-    /// Files that entries name.
-    entries: Vec<PathBuf>,
-    /// Plugins from registries for which no signature is asked.
-    unsigned: Vec<String>,
-}
-
-impl Planner<'_> {
-    /// Shows a problem in the host's own entry.
-    fn fault(&mut self, key: &'static str, problem: String) {
-        tracing::warn!(problem, "the host has a problem");
-        let fault = Event::HostFault { key, problem: Some(problem) };
-        // A fault is shown and nothing else: no action comes of it.
-        self.supervisor.step(fault, self.clock.now(), &mut Vec::new());
-    }
-
-    fn add_entry(&mut self, name: &PluginName, entry: &Result<PluginLayer, String>) {
-        let now = self.clock.now();
-        let checked = entry.clone().and_then(|entry| {
-            // Without its manifest for now: that is read with the file, off to the side.
-            let plugin = resolve(name, None, &self.config.defaults, &entry)?;
-            let place = source::place_of(&self.config.plugins_dir, &plugin.source)?;
-            let keys = self.keys_of(&plugin)?;
-            Ok((plugin, place, keys, entry))
-        });
-        match checked {
-            Ok((plugin, place, keys, entry)) => {
-                if let Place::File(path) = &place {
-                    self.entries.push(path.clone());
-                } else if keys.is_empty() {
-                    self.unsigned.push(name.to_string());
-                }
-                let id = self.supervisor.add(Arc::new(plugin), now);
-                let defaults = self.defaults.clone();
-                self.jobs.push_back(Job { plugin: id, name: name.clone(), place, keys, defaults, entry });
-            }
-            Err(why) => {
-                tracing::warn!(plugin = name.as_str(), reason = why, "plugin refused");
-                self.supervisor.add_refused(name.clone(), "", &why, now);
-            }
-        }
-    }
-
-    /// A plugin's own keys, else the host's.
-    fn keys_of(&self, plugin: &Plugin) -> Result<Arc<Keys>, String> {
-        match plugin.verify_keys.as_slice() {
-            [] => Ok(self.keys.clone()),
-            own => Keys::read(own, &self.config.folder).map(Arc::new),
-        }
-    }
-
-    fn add_found(&mut self, found: Vec<Discovered>, discover: bool, unnamed: &mut Vec<String>) {
-        for found in found {
-            match found {
-                Discovered::Unnamed(why) if discover => unnamed.push(why),
-                Discovered::Unnamed(_) => {}
-                Discovered::Plugin(_, path) if self.entries.contains(&path) => {}
-                Discovered::Plugin(name, _) if self.config.plugins.contains_key(&name) => {
-                    if discover {
-                        unnamed.push(format!(
-                            "the file {name}.wasm and an entry in `plugins` have one name: rename one of them"
-                        ));
-                    }
-                }
-                Discovered::Plugin(name, path) => {
-                    let file = path.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
-                    let layer = PluginLayer::of_file(&file);
-                    match discover {
-                        true => self.add_entry(&name, &Ok(layer)),
-                        false => {
-                            self.supervisor.add_ignored(name, &format!("file:{file}"), self.clock.now());
-                        }
-                    }
-                }
-            }
-        }
-    }
+    Supervisor::new(0, Duration::ZERO, now).snapshot(now)
 }
 
 /// As many descriptors as the system lets us have: compiled code, connections and files each take some.
@@ -337,6 +304,7 @@ mod tests {
         assert_eq!((settled.lanes, settled.memory_bytes), (1, 300_000_000));
         let config = Config::from_yaml("limits: { lanes: 3, memory: 64Mi }").unwrap();
         let settled = Resources::settle(&config, &roots).unwrap();
-        assert_eq!((settled.lanes, settled.memory_bytes), (3, 64 << 20));
+        assert_eq!((settled.lanes, settled.memory_bytes), (1, 64 << 20), "never more lanes than the limit rounded up");
+        assert_eq!(settled.plan.most(), 3);
     }
 }

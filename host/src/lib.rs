@@ -2,9 +2,12 @@
 //!
 //! `ARCHITECTURE.md` says which room holds what, and what it must never do.
 
+pub mod admin;
 pub mod artifact;
 pub mod cli;
+pub mod compile;
 pub mod driver;
+pub mod escalations;
 pub mod guest;
 pub mod health;
 pub mod host;
@@ -14,5 +17,6 @@ pub mod source;
 pub mod telemetry;
 pub mod text;
 pub mod verify;
+mod wedge;
 
 pub use windlass_core as core;

@@ -72,10 +72,12 @@ fn completion_and_help_show_only_what_there_is() {
     let script = text(&scene.windlass(&["completion", "bash"]).stdout);
     assert!(script.contains("inspect") && script.contains("once"), "{script}");
     let help = text(&scene.windlass(&["--help"]).stdout);
-    for command in ["run", "check", "once", "inspect", "push", "pull", "new", "health", "schema", "completion"] {
+    for command in
+        ["run", "check", "once", "inspect", "push", "pull", "new", "health", "probe-advice", "schema", "completion"]
+    {
         assert!(help.contains(&format!("  {command}")), "{command}: {help}");
     }
-    for later in ["status", "swap", "rollback", "probe-advice"] {
+    for later in ["status", "swap", "rollback"] {
         assert!(!help.contains(&format!("  {later}")), "{later}: {help}");
     }
     assert_eq!(scene.windlass(&["status"]).status.code(), Some(2));
@@ -132,4 +134,65 @@ fn once_refuses_bad_arguments_and_files() {
             text(&output.stderr)
         );
     }
+}
+
+#[test]
+fn probe_advice_measures_a_running_host() {
+    let host = Scene::new().run("plugins: {}\n");
+    let url = format!("http://{}", host.address());
+    let output = host.scene().windlass(&["probe-advice", "--url", &url, "--seconds", "1"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
+    for part in
+        ["livenessProbe:\n  path: /health/live\n", "readinessProbe:", "startupProbe:", "timeoutSeconds: ", "# 10 times"]
+    {
+        assert!(said.contains(part), "`{part}` is not in: {said}");
+    }
+    let output = host.scene().windlass(&["probe-advice", "--url", &url, "--seconds", "0.1", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["liveIsRed"], false);
+    assert_eq!(json["probes"][0]["probe"], "livenessProbe");
+    assert!(json["probes"][0]["measured"]["probes"].as_u64().unwrap() > 0, "{json:#}");
+    // The host asked is the one that listens there, whoever's values are printed.
+    let output = host.scene().windlass(&["probe-advice", "--url", &url, "--seconds", "0.1", "--container"]);
+    let port = host.address().rsplit_once(':').unwrap().1;
+    let said = text(&output.stdout);
+    assert!(said.contains(&format!("httpGet: {{ path: /health/ready, port: {port} }}")), "{said}");
+}
+
+#[test]
+fn probe_advice_says_who_is_no_host() {
+    use std::io::{Read as _, Write as _};
+    let scene = Scene::new();
+    let advice = |port: u16, seconds: &str| {
+        let url = format!("http://127.0.0.1:{port}");
+        let output = scene.windlass(&["probe-advice", "--url", &url, "--seconds", seconds]);
+        assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+        (output.status.code(), text(&output.stderr))
+    };
+    // Bound and never accepted: whoever connects waits.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (code, said) = advice(silent.local_addr().unwrap().port(), "0.1");
+    assert!(code == Some(1) && said.contains("no answer within 5 s"), "{said}");
+    let port = silent.local_addr().unwrap().port();
+    drop(silent);
+    let (code, said) = advice(port, "30");
+    assert!(code == Some(1) && said.contains("connecting"), "{said}");
+    for (answer, why) in
+        [("SSH-2.0-OpenSSH\r\n\r\n", "no HTTP"), ("HTTP/1.1 404 Not Found\r\n\r\n", "is this a windlass?")]
+    {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in server.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        let (code, said) = advice(port, "0.1");
+        assert!(code == Some(1) && said.contains(why), "{said}");
+    }
+    assert_eq!(scene.windlass(&["probe-advice", "--seconds", "0"]).status.code(), Some(2));
+    assert_eq!(scene.windlass(&["probe-advice", "--url", "ftp://x"]).status.code(), Some(2));
 }

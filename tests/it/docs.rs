@@ -66,6 +66,28 @@ fn the_reference_of_the_configuration_is_the_codes_own() {
     );
 }
 
+#[test]
+fn the_guide_to_health_names_all_that_health_can_say() {
+    use windlass_core::health::{Rung, State, Status};
+    use windlass_core::outcome::{Outcome, SkipReason};
+    use windlass_core::verdict::{HostCall, Verdict};
+    let guide = fs::read_to_string(root().join("docs/health.md")).unwrap();
+    let mut words: Vec<String> = Vec::new();
+    words.extend(State::ALL.map(|state| format!("| `{state:?}` |")));
+    words.extend(Rung::ALL.map(|rung| format!("| `{rung:?}` |")));
+    words.extend(Verdict::NAMES.map(|verdict| format!("| `{verdict}` |")));
+    words.extend(SkipReason::ALL.map(|reason| format!("| `{}` |", reason.name())));
+    words.extend([Status::Healthy, Status::Degraded, Status::Unhealthy].map(|status| format!("`{status:?}`")));
+    // `Cancelled` never comes without its reason.
+    words.extend(Outcome::NAMES.into_iter().filter(|name| *name != "Cancelled").map(|name| format!("`{name}`")));
+    words.extend(Outcome::DETAILED.map(|label| format!("`{label}`")));
+    let told = HostCall::ALL.into_iter().filter(|call| !call.name().contains("streams"));
+    words.extend(told.map(|call| format!("`Waiting({})`", call.name())));
+    for word in words {
+        assert!(guide.contains(&word), "docs/health.md does not tell of {word}");
+    }
+}
+
 fn windlass_core_reference() -> String {
     windlass_core::config::reference_page()
 }
@@ -94,6 +116,20 @@ fn the_readme_and_help_name_the_same_commands() {
             "README.md does not list `windlass {name}`"
         );
     }
+}
+
+#[test]
+fn a_walk_through_swapping_works_as_it_stands() {
+    let scene = Scene::new();
+    let variant = |number| windlass_tests::marked(guest("succeeds"), number);
+    for (name, bytes) in [("v1", variant(1)), ("v2", variant(2)), ("broken", guest("traps"))] {
+        fs::write(scene.path().join(format!("{name}.wasm")), bytes).unwrap();
+    }
+    // Ports of its own: other tests run beside it.
+    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let script = block("docs/swapping.md", "swapping").replace("18080", &port()).replace("18081", &port());
+    let said = shell(&scene, &script, "target");
+    assert!(said.contains("rolled back to version 2") && said.contains("Trapped"), "{said}");
 }
 
 #[test]

@@ -2,12 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop here")]
 
+mod admin;
 mod bad_input;
+mod chart;
 mod commands;
+mod compile;
 mod docs;
+mod faults;
+mod governor;
 mod health;
+mod liveness;
 mod outcomes;
 mod registry;
 mod shutdown;
 mod spine;
+mod swap;
 mod tidy;
+mod verdicts;

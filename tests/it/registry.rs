@@ -3,6 +3,7 @@
 mod fake;
 mod fakes;
 mod real;
+mod refresh;
 mod round_trip;
 mod secure;
 mod signed;

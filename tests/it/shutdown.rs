@@ -60,14 +60,6 @@ fn ctrl_c_before_anything_has_loaded_ends_it() {
 }
 
 #[test]
-fn sighup_says_that_reloading_is_not_in_this_version() {
-    let mut host = Scene::new().run("plugins: {}\n");
-    host.signal("HUP");
-    host.wait_for_line(|line| line["message"].as_str().is_some_and(|message| message.contains("not in this version")));
-    assert_eq!(host.stop(), 0);
-}
-
-#[test]
 fn an_escalating_plugin_turns_live_red_and_the_exit_code_1() {
     let scene = Scene::new().guest("traps");
     let log = scene.path().join("termination-log");

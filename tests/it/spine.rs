@@ -106,7 +106,9 @@ fn memory_of_all_guests_is_admitted_and_a_run_that_does_not_fit_waits() {
          second: { source: file:holds_64mib.wasm, once: true, activeDeadlineSeconds: 1, backoffLimit: 0 }\n",
     );
     host.wait_until_ready();
-    let waits = |name: &str| host.plugin(name)["description"] == "waiting for memory";
+    let waits = |name: &str| {
+        host.plugin(name)["description"].as_str().is_some_and(|said| said.starts_with("waiting for memory since"))
+    };
     let until = Instant::now() + Duration::from_secs(20);
     while !waits("first") && !waits("second") {
         assert!(Instant::now() < until, "{} {}", host.plugin("first"), host.plugin("second"));

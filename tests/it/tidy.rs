@@ -68,7 +68,7 @@ fn wasmtime_is_named_only_where_guests_are_executed() {
 
 #[test]
 fn hyper_is_named_only_in_servers() {
-    only_in(&["hyper"], "host/src", &["host/src/health/"]);
+    only_in(&["hyper"], "host/src", &["host/src/health/", "host/src/admin/"]);
 }
 
 #[test]
@@ -76,7 +76,14 @@ fn tokio_is_named_only_where_there_is_a_runtime() {
     only_in(
         &["tokio::"],
         "host/src",
-        &["host/src/health/", "host/src/guest/", "host/src/lanes/", "host/src/host.rs", "host/src/registry/"],
+        &[
+            "host/src/health/",
+            "host/src/admin/",
+            "host/src/guest/",
+            "host/src/lanes/",
+            "host/src/host.rs",
+            "host/src/registry/",
+        ],
     );
 }
 
@@ -87,9 +94,16 @@ fn clocks_are_read_only_in_the_shell() {
         "host/src/driver/",
         "host/src/lanes/",
         "host/src/health/",
+        "host/src/source/watch/",
+        "host/src/cli/status.rs",
         "host/src/guest/attempt.rs",
         "host/src/guest/run.rs",
         "host/src/cli/once.rs",
+        "host/src/cli/http.rs",
+        "host/src/cli/probe_advice.rs",
+        "host/src/wedge.rs",
+        "host/src/cli/compile.rs",
+        "host/src/compile/watch.rs",
     ];
     only_in(&clocks, "host/", &homes);
 }
@@ -99,11 +113,25 @@ fn threads_are_spawned_only_by_their_owners() {
     let homes = [
         "host/src/lanes/mod.rs",
         "host/src/driver/mod.rs",
+        "host/src/escalations.rs",
         "host/src/health/mod.rs",
         "host/src/source/loader.rs",
+        "host/src/source/watch/mod.rs",
+        "host/src/admin/mod.rs",
         "host/src/telemetry/writer.rs",
+        "host/src/compile/child.rs",
     ];
     only_in(&["thread::spawn", "thread::Builder"], "host/src", &homes);
+}
+
+#[test]
+fn processes_are_started_only_to_compile() {
+    only_in(&["Command::new", "process::Command", "fork("], "host/", &["host/src/compile/parent.rs"]);
+}
+
+#[test]
+fn compiled_code_is_loaded_in_one_place() {
+    only_in(&["::deserialize(engine", "deserialize_file"], "host/", &["host/src/guest/prepare.rs"]);
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop here")]
 
+pub mod cgroup;
+mod groups;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use groups::Group;
 
 /// How long anything that should happen may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,6 +39,19 @@ pub fn binary() -> PathBuf {
     binary
 }
 
+/// The same binary with the feature `wedge`.
+pub fn wedge_binary() -> PathBuf {
+    let binary = std::env::var_os("WINDLASS_WEDGE_BIN")
+        .map_or_else(|| root().join("target/shipped/windlass-wedge"), PathBuf::from);
+    assert!(binary.exists(), "{} is missing: run `cargo xtask test`, which builds it", binary.display());
+    binary
+}
+
+/// Whether the long forms of tests are wanted, which take minutes: `WINDLASS_LONG=1`.
+pub fn is_long() -> bool {
+    std::env::var_os("WINDLASS_LONG").is_some()
+}
+
 /// A guest by its name: a `.wat` of the fixtures, or what `cargo xtask build` gathered.
 pub fn guest(name: &str) -> Vec<u8> {
     let text = root().join(format!("tests/fixtures/wat/{name}.wat"));
@@ -44,6 +62,53 @@ pub fn guest(name: &str) -> Vec<u8> {
     let built = folder.join(format!("{name}.wasm"));
     fs::read(&built)
         .unwrap_or_else(|error| panic!("{}: {error}: run `cargo xtask test`, which builds it", built.display()))
+}
+
+/// The same artifact with other bytes, and so another digest: a custom section at its end.
+pub fn marked(mut wasm: Vec<u8>, mark: u32) -> Vec<u8> {
+    wasm.extend([0, 6, 1, b'm']);
+    wasm.extend(mark.to_le_bytes());
+    wasm
+}
+
+/// A module that is small, valid and very long in compiling: one function of 100,000 branches over 200 variables that all live on.
+pub fn compile_bomb() -> Vec<u8> {
+    const VARIABLES: usize = 200;
+    const BRANCHES: usize = 100_000;
+    let leb = |mut number: usize| {
+        let mut bytes = Vec::new();
+        while number >= 0x80 {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+        bytes
+    };
+    let section = |id: u8, body: &[u8]| [&[id], leb(body.len()).as_slice(), body].concat();
+    let mut body = [&[1_u8], leb(VARIABLES).as_slice(), &[0x7f]].concat();
+    for branch in 0..BRANCHES {
+        let (a, b) = (branch % VARIABLES, (branch * 7 + 3) % VARIABLES);
+        // if (a) { c = b + a }
+        let parts = [&[0x20][..], &leb(a), &[0x04, 0x40, 0x20], &leb(b), &[0x20], &leb(a), &[0x6a, 0x21]];
+        body.extend(parts.concat());
+        body.extend(leb((a + b) % VARIABLES));
+        body.push(0x0b);
+    }
+    body.push(0x0b);
+    let code = [&[1_u8][..], &leb(body.len()), &body].concat();
+    let sections = [
+        section(1, &[1, 0x60, 0, 0]),
+        section(3, &[1, 0]),
+        section(5, &[1, 0, 1]),
+        section(7, b"\x02\x06_start\x00\x00\x06memory\x02\x00"),
+        section(10, &code),
+    ];
+    [b"\0asm\x01\0\0\0".as_slice(), &sections.concat()].concat()
+}
+
+/// A folder that is gone when this is dropped.
+pub fn temporary_folder() -> TempDir {
+    tempfile::tempdir().unwrap()
 }
 
 /// A folder with guests, and a configuration.
@@ -92,7 +157,9 @@ impl Scene {
     pub fn configure(&self, yaml: &str) -> PathBuf {
         let path = self.folder.path().join("windlass.yaml");
         let health = if yaml.contains("health: { listen") { "" } else { "health: { listen: \"127.0.0.1:0\" }\n" };
-        fs::write(&path, format!("pluginsDir: plugins\n{health}{yaml}")).unwrap();
+        // Hosts of other tests are on this machine, too.
+        let admin = if yaml.contains("admin:") { "" } else { "admin: { listen: \"127.0.0.1:0\" }\n" };
+        fs::write(&path, format!("pluginsDir: plugins\n{health}{admin}{yaml}")).unwrap();
         path
     }
 
@@ -101,6 +168,22 @@ impl Scene {
         let config = self.configure(yaml);
         let arguments = ["run".to_owned(), "--config".to_owned(), config.display().to_string()];
         Host::start(self, &arguments)
+    }
+
+    /// Starts the host with this configuration, in another way than the usual one.
+    pub fn launch(self, yaml: &str, launch: &Launch<'_>) -> Host {
+        let config = self.configure(yaml);
+        let log = self.termination_log();
+        fs::write(&log, "").unwrap();
+        let config =
+            ["run", "--config", &config.display().to_string(), "--termination-log", &log.display().to_string()]
+                .map(str::to_owned);
+        Host::launch(self, &config, launch)
+    }
+
+    /// Where [`Scene::launch`] has the reason written when liveness turns red.
+    pub fn termination_log(&self) -> PathBuf {
+        self.folder.path().join("termination-log")
     }
 
     /// Runs a command to its end in this folder.
@@ -127,6 +210,20 @@ pub fn once(name: &str, arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
+/// Names what the binary of [`wedge_binary`] does to itself: `host/src/wedge.rs` says how.
+pub const WEDGE: &str = "WINDLASS_WEDGE";
+
+/// How a host is started, where that is not the usual way.
+#[derive(Default)]
+pub struct Launch<'a> {
+    /// What is done to it from inside; it is then [`wedge_binary`] that is started.
+    pub wedge: Option<&'a str>,
+    /// More environment variables.
+    pub environment: &'a [(&'a str, &'a str)],
+    /// The control groups that it runs in.
+    pub groups: &'a [&'a Group],
+}
+
 /// A host that runs. Killed when it is dropped.
 pub struct Host {
     child: Child,
@@ -144,7 +241,29 @@ impl Host {
 
     /// The same with environment variables.
     pub fn start_with(scene: Scene, arguments: &[String], environment: &[(&str, &str)]) -> Host {
-        let mut child = Command::new(binary())
+        Host::launch(scene, arguments, &Launch { environment, ..Launch::default() })
+    }
+
+    /// The same in any way.
+    pub fn launch(scene: Scene, arguments: &[String], launch: &Launch<'_>) -> Host {
+        let binary = if launch.wedge.is_some() { wedge_binary() } else { binary() };
+        let mut command = match launch.groups {
+            [] => Command::new(binary),
+            groups => {
+                let mut command = Command::new("sh");
+                let enter: String =
+                    groups.iter().map(|group| format!("echo $$ > '{}' && ", group.members().display())).collect();
+                command.arg("-c").arg(enter + "exec \"$0\" \"$@\"").arg(binary);
+                command
+            }
+        };
+        command.envs(launch.wedge.map(|wedge| (WEDGE, wedge)));
+        Host::start_as(command, scene, arguments, launch.environment)
+    }
+
+    /// The same by a command of the caller's, which becomes the binary.
+    pub fn start_as(mut command: Command, scene: Scene, arguments: &[String], environment: &[(&str, &str)]) -> Host {
+        let mut child = command
             .args(arguments)
             .current_dir(scene.path())
             .envs(environment.iter().copied())
@@ -182,6 +301,12 @@ impl Host {
     /// Where its health port is.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where its admin port is.
+    pub fn admin(&mut self) -> String {
+        let line = self.wait_for_line(|line| line["message"] == "admin port listening");
+        line["address"].as_str().unwrap().to_owned()
     }
 
     /// Its process.
@@ -233,7 +358,12 @@ impl Host {
 
     /// Waits until a plugin is as wanted, and returns it.
     pub fn wait_for(&self, name: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        let until = Instant::now() + PATIENCE;
+        self.wait_for_within(name, PATIENCE, is_it)
+    }
+
+    /// The same with another patience than the usual one.
+    pub fn wait_for_within(&self, name: &str, patience: Duration, is_it: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + patience;
         loop {
             let plugin = self.plugin(name);
             if is_it(&plugin) {

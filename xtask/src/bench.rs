@@ -6,7 +6,8 @@ use crate::steps::{self, Steps, command};
 use crate::{Result, build, prepare, test};
 
 /// Every benchmark there is.
-pub(crate) const NAMES: [&str; 5] = ["dispatch", "metering", "fairness", "health", "density"];
+pub(crate) const NAMES: [&str; 11] =
+    ["dispatch", "metering", "fairness", "health", "kill", "slice", "density", "quota", "coldstart", "storm", "swap"];
 
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let (flags, names): (Vec<&String>, Vec<&String>) =
@@ -39,6 +40,6 @@ pub(crate) fn one(target: &str, name: &str, flags: &[&str]) -> std::process::Com
     let binary = build::binaries(target).join("windlass-bench").display().to_string();
     let mut bench = command(&binary, &[name]);
     bench.args(flags);
-    test::environment(&mut bench, target);
+    test::environment(&mut bench);
     bench
 }

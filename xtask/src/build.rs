@@ -22,9 +22,14 @@ pub(crate) fn binaries(target: &str) -> PathBuf {
     target_folder().join(target).join("release")
 }
 
-/// The host's binary.
-pub(crate) fn host_binary(target: &str) -> PathBuf {
-    binaries(target).join("windlass")
+/// The host's binary: a copy that no later build overwrites.
+pub(crate) fn host_binary() -> PathBuf {
+    target_folder().join("shipped/windlass")
+}
+
+/// The same with the feature `wedge`, for tests of what a stuck thread does. Never shipped.
+pub(crate) fn wedge_binary() -> PathBuf {
+    target_folder().join("shipped/windlass-wedge")
 }
 
 /// Where all guests are gathered, by their names.
@@ -35,8 +40,30 @@ pub(crate) fn guests_folder() -> PathBuf {
 /// Builds the host.
 pub(crate) fn host(steps: &mut Steps, target: &str) -> Result<()> {
     steps.step("building the host", "about 5 minutes on two cores the first time", || {
-        steps::run(command("cargo", &["build", "--release", "--target", target, "-p", "windlass"]))
+        steps::run(command("cargo", &["build", "--release", "--target", target, "-p", "windlass"]))?;
+        ship(target, &host_binary())
     })
+}
+
+/// Builds the host that tests can stop. No dependency is built again, since the feature is the package's own. Comes before [`host`],
+/// so that what cargo leaves in its place is the one that ships.
+pub(crate) fn wedge(steps: &mut Steps, target: &str) -> Result<()> {
+    steps.step("building the host that tests can stop", "about a minute", || {
+        let arguments = ["build", "--release", "--target", target, "-p", "windlass", "--features", "wedge"];
+        steps::run(command("cargo", &arguments))?;
+        ship(target, &wedge_binary())
+    })
+}
+
+/// Copies what cargo built to a place of its own, in one move: what runs from there is not written over.
+fn ship(target: &str, to: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| format!("{}: {error}", to.display());
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let new = to.with_extension("new");
+    fs::copy(binaries(target).join("windlass"), &new).map_err(failed)?;
+    fs::rename(&new, to).map_err(failed)
 }
 
 /// Builds the example plugins and the tests' guests, and gathers them in one folder.

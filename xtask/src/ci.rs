@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use crate::steps::{self, Steps, command, target_folder};
-use crate::{Result, bench, demo, links, prepare, test};
+use crate::{Result, bench, demo, links, prepare, test, testbed};
 
 /// The cargo-deny that licences and sources are checked with.
 const DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<ExitCode> {
-    let mut steps = Steps::new(13);
+    let mut steps = Steps::new(20);
     let outcome = all(&mut steps);
     steps.table();
     match outcome {
@@ -32,7 +32,21 @@ fn all(steps: &mut Steps) -> Result<test::Count> {
     steps.step("lints", "about 3 minutes the first time", || {
         let lints =
             ["clippy", "--release", "--target", &target, "--workspace", "--all-targets", "--", "-D", "warnings"];
-        steps::run(command("cargo", &lints))
+        steps::run(command("cargo", &lints))?;
+        let wedge = [
+            "clippy",
+            "--release",
+            "--target",
+            &target,
+            "-p",
+            "windlass",
+            "--features",
+            "wedge",
+            "--",
+            "-D",
+            "warnings",
+        ];
+        steps::run(command("cargo", &wedge))
     })?;
     steps.step("documentation", "", || {
         let mut doc = command(
@@ -46,7 +60,7 @@ fn all(steps: &mut Steps) -> Result<test::Count> {
     if count.failed > 0 {
         return Ok(count);
     }
-    steps.step("the demo", "", || demo::check(&target, 5))?;
+    steps.step("the demo", "", || demo::check(5))?;
     bench::build_benches(steps, &target)?;
     steps.step("short benchmarks", "about 2 minutes", || {
         for name in bench::NAMES {
@@ -59,6 +73,7 @@ fn all(steps: &mut Steps) -> Result<test::Count> {
         Ok(())
     })?;
     licences(steps)?;
+    testbed::all(steps, false)?;
     Ok(count)
 }
 

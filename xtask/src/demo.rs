@@ -24,18 +24,18 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let target = prepare::run(&mut steps)?;
     build::host(&mut steps, &target)?;
     build::guests(&mut steps)?;
-    serve(&target, seconds)
+    serve(seconds)
 }
 
 /// Runs the demo for some seconds, and fails unless health answered with an entry for each plugin.
-pub(crate) fn check(target: &str, seconds: u64) -> Result<()> {
-    serve(target, Some(seconds)).map(|_| ())
+pub(crate) fn check(seconds: u64) -> Result<()> {
+    serve(Some(seconds)).map(|_| ())
 }
 
-fn serve(target: &str, seconds: Option<u64>) -> Result<ExitCode> {
+fn serve(seconds: Option<u64>) -> Result<ExitCode> {
     let port = free_port()?;
     let config = configure(port)?;
-    let binary = build::host_binary(target);
+    let binary = build::host_binary();
     let mut host = Command::new(&binary)
         .arg("run")
         .arg("--config")

@@ -1,13 +1,16 @@
-//! `cargo xtask`: everything that sets up, builds, tests and measures the project. Depends on nothing, so that it builds in seconds.
+//! `cargo xtask`: everything that sets up, builds, tests and measures the project. Depends on nothing but
+//! `serde_json`, so that it builds in seconds.
 
 mod bench;
 mod build;
+mod chart;
 mod ci;
 mod demo;
 mod links;
 mod prepare;
 mod steps;
 mod test;
+mod testbed;
 
 use std::process::ExitCode;
 
@@ -19,9 +22,12 @@ cargo xtask COMMAND
 
   demo [--seconds N]             build everything, run the host on the example plugins, print the health report's URL
   test [-- FILTER]               build everything and run all tests
-  bench NAME [--json] [--short]  run a benchmark of the shipping build: dispatch, metering, fairness, health, density
+  bench NAME [--json] [--short]  run a benchmark of the shipping build: dispatch, metering, fairness, health, kill, slice,
+                                 density
   build                          build the host, the example plugins and the tests' guests
-  ci                             what CI runs: format, lints, licences, documentation, tests, short benchmarks
+  chart-schema [--check]         make the schema of the chart's values from `windlass schema`, or check that it is up to date
+  testbed [--update]             prove of chart and image what a machine without a cluster can; --update stores the snapshots anew
+  ci                             what CI runs: format, lints, licences, documentation, tests, short benchmarks, the test bed
 ";
 
 fn main() -> ExitCode {
@@ -48,6 +54,8 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
             build::guests(&mut steps)?;
             Ok(ExitCode::SUCCESS)
         }
+        Some("chart-schema") => chart::run(rest),
+        Some("testbed") => testbed::run(rest),
         Some("ci") => ci::run(),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");

@@ -18,7 +18,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         [dashes, filter @ ..] if dashes == "--" => filter,
         _ => return Err("test takes a filter behind `--`: cargo xtask test -- NAME".to_owned()),
     };
-    let mut steps = Steps::new(5);
+    let mut steps = Steps::new(6);
     let target = prepare::run(&mut steps)?;
     let count = all(&mut steps, &target, filter)?;
     steps.table();
@@ -28,21 +28,23 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
 
 /// Builds everything, and runs all tests.
 pub(crate) fn all(steps: &mut Steps, target: &str, filter: &[String]) -> Result<Count> {
+    build::wedge(steps, target)?;
     build::host(steps, target)?;
     build::guests(steps)?;
     steps.step("building and running the tests", "about 5 minutes the first time", || {
         let mut test =
             command("cargo", &["test", "--release", "--target", target, "--workspace", "--no-fail-fast", "--"]);
         test.args(filter);
-        environment(&mut test, target);
+        environment(&mut test);
         count(test)
     })
 }
 
 /// Where the tests find what they drive.
-pub(crate) fn environment(command: &mut Command, target: &str) {
+pub(crate) fn environment(command: &mut Command) {
     command
-        .env("WINDLASS_BIN", build::host_binary(target))
+        .env("WINDLASS_BIN", build::host_binary())
+        .env("WINDLASS_WEDGE_BIN", build::wedge_binary())
         .env("WINDLASS_GUESTS", build::guests_folder())
         .env("WINDLASS_ROOT", steps::root());
 }

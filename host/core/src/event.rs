@@ -3,15 +3,54 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::health::Report;
+use crate::config::Plugin;
+use crate::health::{Progress, Report, Stage};
 use crate::name::{Digest, PluginId, PluginName, RunId, VersionNumber};
 use crate::outcome::{CancelReason, Ended, Outcome, SkipReason, Usage};
 use crate::time::Timestamp;
+use crate::verdict::{HostCall, Verdict};
 
 /// Something that happened. All of it comes from the shell, with the time it is told at.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The plugin's artifact was found and is being verified and compiled.
+    /// The operator's configuration has, or a folder brought, an entry for a plugin: a new one, or another than before.
+    Entry {
+        /// Whose. An identity that is new makes a new plugin.
+        plugin: PluginId,
+        /// Its name.
+        name: PluginName,
+        /// Where its artifact comes from, as configured.
+        source: Arc<str>,
+        /// What the entry comes to.
+        entry: Entry,
+    },
+    /// The plugin's entry is gone: its runs are asked to end, and then it is forgotten.
+    Removed {
+        /// Which plugin.
+        plugin: PluginId,
+    },
+    /// The plugin's file is gone while its entry stays: its runs are asked to end, and it stands in the report with `reason`.
+    Vanished {
+        /// Which plugin.
+        plugin: PluginId,
+        /// One line that names cause and remedy.
+        reason: String,
+    },
+    /// An artifact was found that may be a newer one, and waits to be loaded: [`Event::Loaded`] or [`Event::Refused`] follows.
+    Found {
+        /// Whose.
+        plugin: PluginId,
+    },
+    /// How far an artifact has come on its way to a version.
+    Staged {
+        /// Whose.
+        plugin: PluginId,
+        /// Which artifact.
+        digest: Digest,
+        /// How far: [`Stage::Seen`], [`Stage::Verified`] or [`Stage::Compiled`].
+        stage: Stage,
+    },
+    /// The plugin's artifact is being read, verified and compiled.
     Loading {
         /// Whose artifact.
         plugin: PluginId,
@@ -20,13 +59,26 @@ pub enum Event {
     Loaded {
         /// Whose version.
         plugin: PluginId,
+        /// The plugin's configuration with what this version's manifest says.
+        config: Arc<Plugin>,
         /// What was learnt of it.
         version: Arc<LoadedVersion>,
     },
-    /// The plugin cannot run: its entry, its file or its code is no good. It stands in the report with `reason`.
+    /// A version that the shell holds has another configuration: the entry changed.
+    Reconfigured {
+        /// Whose.
+        plugin: PluginId,
+        /// Which version's.
+        digest: Digest,
+        /// From now on.
+        config: Arc<Plugin>,
+    },
+    /// The newest entry, file or code is no good. It stands in the report with `reason`; a version that runs goes on.
     Refused {
         /// Which plugin.
         plugin: PluginId,
+        /// Which artifact, if it came that far.
+        digest: Option<Digest>,
         /// One line that names cause and remedy.
         reason: String,
     },
@@ -59,8 +111,17 @@ pub enum Event {
     Checked {
         /// Whose check.
         plugin: PluginId,
+        /// Which version's.
+        digest: Digest,
         /// What it said, or why it said nothing (trapped, timed out).
         result: Result<Report, String>,
+    },
+    /// The author's own health check ran out of its time for want of a lane: it says nothing, and is not held against the plugin.
+    CheckStarved {
+        /// Whose check.
+        plugin: PluginId,
+        /// Which version's.
+        digest: Digest,
     },
     /// A manual start.
     Triggered {
@@ -80,10 +141,8 @@ pub enum Event {
     Sampled {
         /// Which run.
         run: RunId,
-        /// Since its attempt began; `memory_peak_bytes` so far.
-        usage: Usage,
-        /// What its memories hold now, in bytes.
-        memory_bytes: u64,
+        /// What was measured.
+        sample: Box<Sample>,
     },
     /// Something is wrong with the host that a restart would not heal, or (`None`) no longer is. Shown in the entry `windlass`.
     HostFault {
@@ -92,8 +151,52 @@ pub enum Event {
         /// For a person.
         problem: Option<String>,
     },
+    /// The configuration was read and taken over.
+    Configured {
+        /// The SHA-256 of its files, in hexadecimal digits.
+        hash: String,
+    },
     /// SIGTERM came: start nothing more, ask all runs to end.
     Drain,
+}
+
+/// What an entry comes to.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// It is good; its artifact is to be loaded. Without what the manifest will say.
+    Wanted(Arc<Plugin>),
+    /// It is no good, and this is why.
+    Refused(String),
+    /// A file that nobody asked to run.
+    Ignored,
+}
+
+/// What a person asks of a plugin's versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hand {
+    /// Take the newer version: accept what it asks for, or try it once more.
+    Swap,
+    /// Go back to the last good version before the live one.
+    Rollback,
+}
+
+/// What the shell has measured of a run in progress.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Since its attempt began; `memory_peak_bytes` so far.
+    pub usage: Usage,
+    /// Within `usage.elapsed`: time spent in host calls that had to wait.
+    pub waiting: Duration,
+    /// The host call that it waits in or last waited in.
+    pub call: Option<HostCall>,
+    /// How long it has been waiting in that call; none if it is not in it now.
+    pub in_call: Option<Duration>,
+    /// Whether it is runnable and has no lane at this moment.
+    pub is_queued: bool,
+    /// What its memories hold now, in bytes.
+    pub memory_bytes: u64,
+    /// What it said of how far it is since the last sample, and how long ago.
+    pub progress: Option<(Progress, Duration)>,
 }
 
 /// What a run lacks.
@@ -117,6 +220,8 @@ pub struct LoadedVersion {
     pub author_version: Option<String>,
     /// Whether it exports a health check of its own.
     pub has_check: bool,
+    /// The capabilities that its author says it needs.
+    pub wants: Arc<[String]>,
 }
 
 /// What a trigger hands to a run.
@@ -160,15 +265,48 @@ pub enum Action {
         /// For a person.
         reason: String,
     },
-    /// Call the author's health check, with its own small budget. The shell answers with [`Event::Checked`], exactly once.
+    /// Call the author's health check, with its own small budget. The shell answers with [`Event::Checked`] or
+    /// [`Event::CheckStarved`], exactly once.
     Check {
         /// Whose.
         plugin: PluginId,
+        /// Which version's.
+        digest: Digest,
         /// How long it may take.
         timeout: Duration,
     },
+    /// No run and no decision needs this version any more: let its code go.
+    Retire {
+        /// Whose.
+        plugin: PluginId,
+        /// Which version.
+        digest: Digest,
+    },
+    /// Load the plugin's artifact again, though it did not change: a person wants it.
+    Reload {
+        /// Whose.
+        plugin: PluginId,
+    },
+    /// A plugin is forgotten: nothing of it is left.
+    Forget {
+        /// Which.
+        plugin: PluginId,
+    },
+    /// A plugin turns `/health/live` red from now on: to be remembered over a restart of the process, where there is a place to.
+    Escalated(Escalated),
     /// Something to log: every transition and every record passes here, once.
     Note(Note),
+}
+
+/// A plugin turned `/health/live` red: what a host remembers of it, so that the next one does not do the same too soon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Escalated {
+    /// Which plugin.
+    pub plugin: PluginName,
+    /// Which artifact it was at.
+    pub digest: Digest,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// One attempt to run.
@@ -237,6 +375,32 @@ pub enum Note {
         /// To which.
         to: (crate::health::State, crate::health::Status),
         /// Why.
+        description: String,
+    },
+    /// A version moved on in its life.
+    Version {
+        /// Whose.
+        plugin: PluginName,
+        /// Which artifact.
+        digest: Digest,
+        /// Its number, once it has one.
+        version: Option<VersionNumber>,
+        /// To where.
+        stage: Stage,
+        /// Why, where there is more to say.
+        why: String,
+    },
+    /// The verdict on a plugin's runs in progress changed, and stands for some time already.
+    Verdict {
+        /// Whose.
+        plugin: PluginName,
+        /// The run with the worst verdict.
+        run: RunId,
+        /// What it was before, if it was told.
+        from: Option<Verdict>,
+        /// What it is now.
+        to: Verdict,
+        /// The same in a sentence.
         description: String,
     },
     /// A start by hand was refused, since too many wait already.

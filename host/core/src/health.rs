@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::name::{Digest, PluginName, RunId, VersionNumber};
 use crate::outcome::{Outcome, SkipReason, Usage};
 use crate::time::{Now, Timestamp};
+use crate::verdict::{HostCall, Verdict};
 
 /// How well something is; the worse of two is the larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -32,10 +33,18 @@ pub enum State {
     Suspended,
     /// Failed too often: pauses between trial runs.
     Quarantined,
+    /// A newer version asks for capabilities that the present one did not, and waits for a person's word.
+    AwaitingGrant,
     /// Cannot run at all.
     Refused,
     /// A file without an entry, while `discover` is off: listed, never run, and no part of `/health`.
     Ignored,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [State; 6] =
+        [State::Loading, State::Active, State::Suspended, State::Quarantined, State::Refused, State::Ignored];
 }
 
 /// What a guest says of its own health; bounded by the shell (texts to 1 KiB, 32 data pairs, control characters escaped).
@@ -47,6 +56,17 @@ pub struct Report {
     pub description: String,
     /// Names and values.
     pub data: Vec<(String, String)>,
+}
+
+/// What a guest last said of how far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Steps done.
+    pub done: u64,
+    /// Steps in all; 0 if it does not know.
+    pub total: u64,
+    /// What it is at; bounded and escaped by the shell.
+    pub message: String,
 }
 
 /// Everything the health port tells, at one moment.
@@ -73,6 +93,8 @@ pub struct HostView {
     pub draining: bool,
     /// How many plugins still load.
     pub loading: usize,
+    /// The hash of the configuration that was last taken over; empty where there is no file.
+    pub config_hash: String,
 }
 
 /// One plugin in the report.
@@ -100,6 +122,10 @@ pub struct PluginView {
     pub trigger: Arc<str>,
     /// The version that new runs use; none before the first has loaded.
     pub version: Option<VersionView>,
+    /// A newer version that is not live yet, and what it is at: for people, and for who waits until nothing changes.
+    pub candidate: Option<String>,
+    /// The lives of its last versions, newest first, at most ten.
+    pub versions: Arc<[VersionRecord]>,
     /// Runs in progress.
     pub running: Vec<RunningView>,
     /// The last runs that ended, newest first, at most ten.
@@ -112,8 +138,44 @@ pub struct PluginView {
     pub failures_in_row: u32,
     /// Sums since the host started.
     pub totals: Totals,
-    /// Whether it turns `/health/live` red: `escalate: OnUnhealthy`, and Unhealthy by what happened in this process.
+    /// Whether it turns `/health/live` red: `escalate: OnUnhealthy`, Unhealthy by what happened in this process, and not too
+    /// soon after the last time.
     pub escalates: bool,
+    /// The worst verdict on its runs in progress.
+    pub verdict: Option<Verdict>,
+    /// What the host does about its failures; none while there is nothing to do.
+    pub ladder: Option<LadderView>,
+}
+
+/// How far the host goes for a plugin that fails, from the mildest on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub enum Rung {
+    /// The attempt failed and is made again, on a fresh instance.
+    Retry,
+    /// The run failed with all its attempts; the next start goes on as planned.
+    NextRun,
+    /// Pauses with one trial run after each.
+    Quarantine,
+    /// `/health/live` is red for it, so that the pod is restarted.
+    Escalated,
+}
+
+impl Rung {
+    /// All of them.
+    pub const ALL: [Rung; 4] = [Rung::Retry, Rung::NextRun, Rung::Quarantine, Rung::Escalated];
+}
+
+/// The rung that a plugin is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LadderView {
+    /// Which.
+    pub rung: Rung,
+    /// Why, for a person.
+    pub reason: String,
+    /// When the next step is taken: the next attempt, the trial run, the next start. None if only an event brings it about.
+    pub next: Option<Timestamp>,
+    /// When it may turn `/health/live` red again; none where it may at any time, or never.
+    pub escalates_again: Option<Timestamp>,
 }
 
 /// One version of a plugin.
@@ -127,6 +189,48 @@ pub struct VersionView {
     pub author_version: Option<String>,
     /// When it was loaded.
     pub loaded: Timestamp,
+}
+
+/// The life of one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRecord {
+    /// Its number; none as long as it has not loaded.
+    pub number: Option<VersionNumber>,
+    /// Its artifact.
+    pub digest: Digest,
+    /// What its author calls it.
+    pub author_version: Option<String>,
+    /// What happened to it and why, the oldest first, at most sixteen.
+    pub history: Vec<(Timestamp, Stage, String)>,
+}
+
+/// What happens to a version in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum Stage {
+    /// Its bytes were read.
+    Seen,
+    /// It is WebAssembly that this host can call, and its manifest is good.
+    Verified,
+    /// It is compiled and linked.
+    Compiled,
+    /// It asks for more than the version before it.
+    AwaitingGrant,
+    /// Its own health check is called.
+    Checking,
+    /// A trial run is to succeed first.
+    Trying,
+    /// New runs use it.
+    Live,
+    /// It got through its probation.
+    Proven,
+    /// It proved bad, and the version before it took over again.
+    RolledBack,
+    /// It never went live: not loadable, or its check or trial failed.
+    Refused,
+    /// Another version, or none, took its place.
+    Replaced,
+    /// Its code was let go.
+    Freed,
 }
 
 /// A run in progress.
@@ -146,6 +250,14 @@ pub struct RunningView {
     pub usage: Usage,
     /// What its memories hold, likewise.
     pub memory_bytes: u64,
+    /// Time of this attempt spent in host calls that had to wait, likewise.
+    pub waiting: Duration,
+    /// The host call that it waits in, and since when.
+    pub waiting_for: Option<(HostCall, Timestamp)>,
+    /// What it said last of how far it is, and when.
+    pub progress: Option<(Progress, Timestamp)>,
+    /// What the host concluded, with a sentence for a person; none between two attempts and before the first sample.
+    pub verdict: Option<(Verdict, String)>,
 }
 
 /// A run that ended, with the last attempt's words.

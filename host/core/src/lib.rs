@@ -11,3 +11,4 @@ pub mod name;
 pub mod outcome;
 pub mod supervisor;
 pub mod time;
+pub mod verdict;

@@ -49,6 +49,8 @@ pub enum MemoryLimit {
     Plugin,
     /// The host's `limits.memory`, for all guests at once: costs no attempt.
     Host,
+    /// The same, and the plugin is the largest holder: held against it like its own limit, and as a kill that protects the host.
+    LargestHolder,
 }
 
 /// Why the host ended a run.
@@ -110,6 +112,17 @@ impl Outcome {
         "Lost",
     ];
 
+    /// Every label that has a detail: what [`Outcome::label`] can say besides [`Outcome::NAMES`].
+    pub const DETAILED: [&'static str; 7] = [
+        "Failed(Permanent)",
+        "DeadlineExceeded(Starved)",
+        "OutOfMemory(Host)",
+        "Cancelled(HostShutdown)",
+        "Cancelled(Replaced)",
+        "Cancelled(Requested)",
+        "Cancelled(Removed)",
+    ];
+
     /// The word with its detail, such as `Cancelled(HostShutdown)` or `DeadlineExceeded(Starved)`.
     pub fn label(&self) -> &'static str {
         match self {
@@ -126,7 +139,7 @@ impl Outcome {
             | Outcome::OutOfFuel
             | Outcome::OutOfCpu
             | Outcome::DeadlineExceeded { starved: false }
-            | Outcome::OutOfMemory(MemoryLimit::Plugin)
+            | Outcome::OutOfMemory(MemoryLimit::Plugin | MemoryLimit::LargestHolder)
             | Outcome::Denied
             | Outcome::Lost => self.name(),
         }
@@ -134,6 +147,15 @@ impl Outcome {
 }
 
 impl SkipReason {
+    /// All of them.
+    pub const ALL: [SkipReason; 5] = [
+        SkipReason::StillRunning,
+        SkipReason::DeadlineMissed,
+        SkipReason::Suspended,
+        SkipReason::Quarantined,
+        SkipReason::HostDown,
+    ];
+
     /// The word that log, metric and report use.
     pub fn name(self) -> &'static str {
         match self {
@@ -174,4 +196,35 @@ pub struct Ended {
     pub exit_code: Option<i32>,
     /// What it used up.
     pub usage: Usage,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lists_of_words_are_what_outcomes_say() {
+        let transient = Outcome::Failed(Failure::Transient { retry_after: None });
+        let plain = [
+            Outcome::Succeeded,
+            transient,
+            Outcome::Trapped,
+            Outcome::OutOfFuel,
+            Outcome::OutOfCpu,
+            Outcome::DeadlineExceeded { starved: false },
+            Outcome::OutOfMemory(MemoryLimit::LargestHolder),
+            Outcome::Denied,
+        ];
+        assert_eq!(plain.each_ref().map(Outcome::label), Outcome::NAMES[..8]);
+        let detailed = [
+            Outcome::Failed(Failure::Permanent),
+            Outcome::DeadlineExceeded { starved: true },
+            Outcome::OutOfMemory(MemoryLimit::Host),
+            Outcome::Cancelled(CancelReason::HostShutdown),
+            Outcome::Cancelled(CancelReason::Replaced),
+            Outcome::Cancelled(CancelReason::Requested),
+            Outcome::Cancelled(CancelReason::Removed),
+        ];
+        assert_eq!(detailed.each_ref().map(Outcome::label), Outcome::DETAILED);
+    }
 }

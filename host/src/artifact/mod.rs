@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use wasmparser::{Encoding, ExternalKind, Parser, Payload};
 
@@ -85,11 +87,24 @@ impl Artifact {
             return Err(format!("has {} MiB; the most is {} MiB", about.len() >> 20, ARTIFACT_BYTES >> 20));
         }
         let mut bytes = Vec::with_capacity(usize::try_from(about.len()).unwrap_or(0));
-        let file = File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
+        // Without waiting: it may have become a pipe since.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
+            .map_err(|error| format!("cannot be opened: {}", std::io::Error::from(error)))?;
+        let mut file = File::from(file);
+        let state = |file: &File| {
+            let about = file.metadata().map_err(|error| format!("cannot be read: {error}"))?;
+            Ok::<_, String>((about.is_file(), about.len(), about.mtime(), about.mtime_nsec()))
+        };
+        let before = state(&file)?;
         // The file may grow while it is read.
-        file.take(ARTIFACT_BYTES + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
+        let limited = (&mut file).take(ARTIFACT_BYTES + 1).read_to_end(&mut bytes);
+        limited.map_err(|error| format!("cannot be read: {error}"))?;
         if bytes.len() as u64 > ARTIFACT_BYTES {
             return Err(format!("grew beyond {} MiB while it was read", ARTIFACT_BYTES >> 20));
+        }
+        if state(&file)? != before || before.1 != bytes.len() as u64 {
+            return Err("changed while it was read; it is read again when it has settled".to_owned());
         }
         Ok(Artifact::from_bytes(bytes))
     }

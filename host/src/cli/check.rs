@@ -12,7 +12,6 @@ use crate::core::config::amount::{show_bytes, show_duration};
 use crate::core::config::{Config, Explained, Origin, Plugin, PluginLayer, Trigger, explain, resolve};
 use crate::core::name::PluginName;
 use crate::host::Resources;
-use crate::lanes::cgroup;
 use crate::source::{self, Discovered, Place};
 use crate::verify::Keys;
 
@@ -24,13 +23,14 @@ pub struct Args {
     /// The configuration; windlass.yaml in the current folder if neither DIR nor this is given
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    groups: super::groups::Groups,
 }
 
 /// Prints everything that is effective; fails with 2 if an entry is no good or a file is missing.
 pub fn run(args: Args) -> Result<(), Failure> {
     let (config, discover) = run::configuration(args.dir.as_deref(), args.config.as_deref()).map_err(Failure::Usage)?;
-    let resources = Resources::settle(&config, &cgroup::Roots::default()).map_err(Failure::Usage)?;
-    Keys::read(&config.verify_keys, &config.folder).map_err(|why| Failure::Usage(anyhow!(why)))?;
+    let resources = Resources::settle(&config, &args.groups.roots()).map_err(Failure::Usage)?;
     let mut report = Report::default();
     report.host(&config, resources);
     for (name, entry) in &config.plugins {
@@ -68,6 +68,7 @@ impl Report {
             ("health.listen", config.health.listen.to_string()),
             ("pluginsDir", config.plugins_dir.display().to_string()),
             ("dataDir", config.data_dir.as_ref().map_or("none".to_owned(), |dir| dir.display().to_string())),
+            ("CPU limit", resources.cpu_limit.map_or("none".to_owned(), |limit| format!("{} CPUs", limit.cpus))),
             ("limits.lanes", resources.lanes.to_string()),
             ("limits.maxConcurrentRuns", resources.max_concurrent_runs.to_string()),
             ("limits.memory", show_bytes(resources.memory_bytes >> 20 << 20)),
@@ -149,7 +150,7 @@ impl Report {
 
     /// Files that no entry names.
     fn found(&mut self, config: &Config, discover: bool) {
-        let found = match source::discover(&config.plugins_dir) {
+        let found = match source::list(&config.plugins_dir).map(source::name_all) {
             Ok(found) => found,
             Err(error) => {
                 self.problems.push(format!("pluginsDir {} cannot be read: {error}", config.plugins_dir.display()));

@@ -1,12 +1,10 @@
 //! `windlass health`: asks the health port, for exec probes and people.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, anyhow};
 
-use super::{Failure, print};
+use super::{Failure, http, print};
 
 /// What to ask.
 #[derive(Debug, clap::Args)]
@@ -19,43 +17,19 @@ pub struct Args {
     timeout: f64,
 }
 
-/// The largest answer that is read.
-const ANSWER_BYTES: u64 = 64 << 20;
-
 /// Asks, prints the answer, and fails unless it is 200.
 pub fn run(args: Args) -> Result<(), Failure> {
     let timeout = Duration::try_from_secs_f64(args.timeout).ok().filter(|timeout| !timeout.is_zero());
     let timeout =
         timeout.ok_or_else(|| Failure::Usage(anyhow!("--timeout {}: it must be more than 0", args.timeout)))?;
-    let (host, path) = parse(&args.url).map_err(Failure::Usage)?;
-    let (code, body) = ask(&host, &path, timeout).with_context(|| args.url.clone()).map_err(Failure::Failed)?;
-    print(format_args!("{}\n", describe(&body)));
-    match code {
+    let (host, path) = http::parse(&args.url, "health/live").map_err(Failure::Usage)?;
+    let answer = http::ask(&host, &path, "windlass-health", timeout);
+    let answer = answer.with_context(|| args.url.clone()).map_err(Failure::Failed)?;
+    print(format_args!("{}\n", describe(&answer.body)));
+    match answer.code {
         200 => Ok(()),
         code => Err(Failure::Failed(anyhow!("{}: {code}", args.url))),
     }
-}
-
-fn parse(url: &str) -> Result<(String, String)> {
-    let rest = url.strip_prefix("http://").with_context(|| format!("--url {url}: it must begin with http://"))?;
-    let (host, path) = rest.split_once('/').unwrap_or((rest, "health/live"));
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    Ok((if has_port { host.to_owned() } else { format!("{host}:80") }, format!("/{path}")))
-}
-
-fn ask(host: &str, path: &str, timeout: Duration) -> Result<(u16, String)> {
-    let address = host.to_socket_addrs().context("looking the host up")?.next().context("the host has no address")?;
-    let mut stream = TcpStream::connect_timeout(&address, timeout).context("connecting")?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: windlass-health\r\nconnection: close\r\n\r\n")
-        .context("asking")?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES).read_to_end(&mut answer).context("reading the answer")?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").context("the answer is no HTTP")?;
-    let Some(code) = head.split(' ').nth(1).and_then(|code| code.parse().ok()) else { bail!("the answer is no HTTP") };
-    Ok((code, body.to_owned()))
 }
 
 /// The report's entries a line each, the worst first; anything else as it is.
@@ -82,13 +56,6 @@ fn describe(body: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop here")]
     use super::*;
-
-    #[test]
-    fn urls_are_taken_apart() {
-        assert_eq!(parse("http://h:81/health").unwrap(), ("h:81".to_owned(), "/health".to_owned()));
-        assert_eq!(parse("http://h").unwrap(), ("h:80".to_owned(), "/health/live".to_owned()));
-        assert!(parse("https://h/").is_err());
-    }
 
     #[test]
     fn the_worst_comes_first() {

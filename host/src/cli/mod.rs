@@ -5,14 +5,22 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+mod advice;
+mod by_hand;
 mod check;
+mod client;
+mod compile;
+mod groups;
 mod health;
+mod http;
 mod inspect;
 mod new;
 mod once;
+mod probe_advice;
 mod pull;
 mod push;
 mod run;
+mod status;
 
 /// Runs jobs compiled to WebAssembly on schedule, and tells the health of each over HTTP.
 #[derive(Debug, Parser)]
@@ -32,6 +40,8 @@ enum Command {
     Once(once::Args),
     /// Say what a wasm file, or an artifact in a registry, is: kind, manifest, imports, digest
     Inspect(inspect::Args),
+    /// Compile ahead of time, into the cache of a host's dataDir
+    Compile(compile::Args),
     /// Push a wasm file to a container registry, and print the digest
     Push(push::Args),
     /// Pull a wasm file from a container registry
@@ -40,8 +50,19 @@ enum Command {
     New(new::Args),
     /// Ask a host's health port; the exit code says what it answered
     Health(health::Args),
+    /// Show how every plugin of a running host is, the worst first
+    Status(status::Args),
+    /// Take a plugin's newer version: accept what it asks for, or try it once more
+    Swap(by_hand::Args),
+    /// Go back to the last good version of a plugin
+    Rollback(by_hand::Args),
+    /// Measure a host's probes under its present load, and print what to set for them
+    ProbeAdvice(probe_advice::Args),
     /// Print the JSON schema of the configuration
     Schema,
+    /// Compile one artifact for the host that started this process
+    #[command(hide = true)]
+    CompileChild(crate::compile::ChildArgs),
     /// Print a completion script for a shell
     Completion {
         /// Which shell
@@ -67,10 +88,16 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Once(args) => once::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Compile(args) => compile::run(args),
         Command::Push(args) => push::run(args),
         Command::Pull(args) => pull::run(args),
         Command::New(args) => new::run(args),
         Command::Health(args) => health::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Swap(args) => by_hand::run(&args, "swap"),
+        Command::Rollback(args) => by_hand::run(&args, "rollback"),
+        Command::ProbeAdvice(args) => probe_advice::run(args),
+        Command::CompileChild(args) => crate::compile::run_child(&args).map_err(Failure::Failed),
         Command::Schema => {
             print(format_args!("{:#}\n", crate::core::config::json_schema()));
             Ok(())

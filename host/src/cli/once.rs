@@ -136,7 +136,8 @@ impl Job {
             .admit(&holder, prepared.min_memory_bytes, prepared.memories)
             .map_err(|_| anyhow!("{}: it has more linear memories than a pool for one run", path.display()))?;
         let runtime = lanes::guest_runtime(nice)?;
-        let options = lanes::Options { lanes: 1, runtime: runtime.handle().clone(), process_niceness: nice };
+        let pacer = lanes::governor::Pacer::new();
+        let options = lanes::Options { lanes: 1, runtime: runtime.handle().clone(), pacer, process_niceness: nice };
         let lanes = Lanes::start(&options, Arc::new(Nobody))?;
         let probe = Probe::new(Arc::new(Terminal::default()), grants.fuel, grants.log_bytes);
         let (tell, told) = mpsc::channel();

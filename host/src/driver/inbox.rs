@@ -4,25 +4,48 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::core::config::Plugin;
-use crate::core::event::{Event, LoadedVersion};
-use crate::core::name::PluginId;
+use crate::core::config::PluginLayer;
+use crate::core::event::{Event, Hand, LoadedVersion};
+use crate::core::name::{PluginId, PluginName};
 use crate::guest::Prepared;
+
+/// Takes the answer to a person: what was done, or why it cannot be.
+pub type Reply = Box<dyn FnOnce(Result<String, String>) + Send>;
 
 /// Something for the driver.
 pub enum Message {
     /// For the supervisor.
     Event(Event),
+    /// What the operator says of a plugin: before its first artifact, and whenever that changes.
+    Configure {
+        /// Whose.
+        plugin: PluginId,
+        /// Its name.
+        name: PluginName,
+        /// `defaults`
+        defaults: Arc<PluginLayer>,
+        /// Its entry.
+        entry: Arc<PluginLayer>,
+    },
     /// A version is compiled and linked.
     Prepared {
         /// Whose.
         plugin: PluginId,
-        /// The plugin's configuration, its manifest included.
-        config: Arc<Plugin>,
+        /// What its manifest says of its configuration.
+        manifest: Option<PluginLayer>,
         /// What the supervisor needs to know of the version.
         version: Arc<LoadedVersion>,
         /// The code.
         prepared: Arc<Prepared>,
+    },
+    /// A person asks something of a plugin's versions, and waits for what comes of it.
+    ByHand {
+        /// The plugin's name, as that person wrote it.
+        name: String,
+        /// What is asked.
+        hand: Hand,
+        /// Takes the answer. Must not block.
+        reply: Reply,
     },
     /// SIGTERM or SIGINT came.
     Shutdown,
@@ -58,15 +81,12 @@ impl Inbox {
         }
     }
 
-    /// Takes all messages into `batch`, which must be empty; sleeps for at most `patience` (none: for ever) if there are none.
-    pub(super) fn take(&self, batch: &mut VecDeque<Message>, patience: Option<Duration>) {
+    /// Takes all messages into `batch`, which must be empty; sleeps for at most `patience` if there are none.
+    pub(super) fn take(&self, batch: &mut VecDeque<Message>, patience: Duration) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.messages.is_empty() && patience != Some(Duration::ZERO) {
+        if queue.messages.is_empty() && !patience.is_zero() {
             queue.is_asleep = true;
-            queue = match patience {
-                None => self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(patience) => self.arrived.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner).0,
-            };
+            queue = self.arrived.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner).0;
             queue.is_asleep = false;
         }
         std::mem::swap(&mut queue.messages, batch);

@@ -5,6 +5,8 @@
 
 mod inbox;
 mod run;
+mod sampling;
+mod slots;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -13,20 +15,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::core::config::Plugin;
-use crate::core::event::{Action, Event, Start, Starved};
-use crate::core::name::{PluginId, RunId};
+use crate::core::event::{Action, Event, Sample, Start, Starved};
+use crate::core::name::{Digest, PluginId, RunId};
 use crate::core::outcome::{CancelReason, Ended, Outcome, Usage};
 use crate::core::supervisor::Supervisor;
 use crate::core::time::{Mono, Now, Timestamp};
-use crate::guest::{self, Executable, Grants, Invocation, Lack, Ledger, Prepared, Probe, Reservation, Toolbox};
+use crate::escalations::Escalations;
+use crate::guest::{self, Invocation, Lack, Ledger, Probe, Reservation, Toolbox};
 use crate::health::Board;
 use crate::lanes::priority::{self, Role};
-use crate::lanes::{Group, Lanes, TaskHandle};
+use crate::lanes::{Lanes, TaskHandle};
 use crate::telemetry;
+use crate::wedge::{self, Point};
 
-pub use inbox::{Inbox, Message};
+pub use inbox::{Inbox, Message, Reply};
 use run::{CheckWatcher, RunListener, RunWatcher};
+use sampling::Sampling;
+use slots::{Ready, Slots};
 use waiting::{Waiting, WaitingRoom, What};
 
 /// How old what health says may be while something changes: a bound on work, not on truth.
@@ -38,8 +43,8 @@ const ADMIT_EVERY: Duration = Duration::from_millis(20);
 /// How long the driver looks away after it had something to do.
 const NAP: Duration = Duration::from_micros(100);
 
-/// How often what runs have used up is told to the supervisor while they go on.
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// How long the driver sleeps at most: a wait that does not end is then told from having nothing to do.
+const BEAT_EVERY: Duration = Duration::from_millis(250);
 
 /// CPU time that an author's health check may take.
 const CHECK_CPU: Duration = Duration::from_secs(1);
@@ -58,9 +63,12 @@ impl Clock {
 
     /// What time it is.
     pub fn now(&self) -> Now {
-        Now { mono: Mono::from_start(self.epoch.elapsed()), wall: Timestamp::now() }
+        Now { mono: Mono::from_start(self.epoch.elapsed()), wall: wedge::wall(Timestamp::now()) }
     }
 }
+
+/// Loads a plugin's artifact again.
+pub type OnReload = Box<dyn Fn(PluginId) + Send>;
 
 /// What the driver works with.
 pub struct Parts {
@@ -78,18 +86,12 @@ pub struct Parts {
     pub inbox: Arc<Inbox>,
     /// The clock that the supervisor was started with.
     pub clock: Clock,
+    /// Called where a person wants a plugin's artifact loaded again. Must not block.
+    pub on_reload: OnReload,
+    /// Where escalations are remembered; none where there is no `dataDir`.
+    pub escalations: Option<Escalations>,
     /// The niceness the process was started with, which the scheduler's thread must have.
     pub process_niceness: i32,
-}
-
-/// A plugin as the driver knows it.
-struct Slot {
-    config: Arc<Plugin>,
-    group: Group,
-    /// Of the newest version. An older one stays for as long as its runs hold on to it.
-    executable: Arc<Executable>,
-    /// In whose name its runs hold memory.
-    holder: Arc<str>,
 }
 
 struct Running {
@@ -101,17 +103,18 @@ struct Running {
 struct Driver {
     supervisor: Supervisor,
     lanes: Lanes,
-    toolbox: Arc<Toolbox>,
     ledger: Arc<Ledger>,
     board: Arc<Board>,
     inbox: Arc<Inbox>,
     clock: Clock,
-    slots: HashMap<PluginId, Slot>,
+    on_reload: OnReload,
+    escalations: Option<Escalations>,
+    slots: Slots,
     running: HashMap<RunId, Running>,
     waiting: WaitingRoom,
     /// Health checks in progress, and when each is out of time.
-    checks: HashMap<PluginId, (Arc<Probe>, TaskHandle, Mono)>,
-    check_deadlines: BTreeMap<(Mono, PluginId), ()>,
+    checks: HashMap<(PluginId, Digest), (Arc<Probe>, TaskHandle, Mono)>,
+    check_deadlines: BTreeMap<(Mono, PluginId, Digest), ()>,
     draining: bool,
     published: Option<Mono>,
     dirty: bool,
@@ -122,17 +125,19 @@ struct Driver {
 /// # Errors
 /// If the thread has not the niceness of its role. Never for what a plugin does.
 pub fn run(parts: Parts) -> Result<()> {
-    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, process_niceness } = parts;
+    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, on_reload, escalations, process_niceness } =
+        parts;
     priority::verify(Role::Host, process_niceness)?;
     let mut driver = Driver {
         supervisor,
         lanes,
-        toolbox,
         ledger,
         board,
         inbox,
         clock,
-        slots: HashMap::new(),
+        on_reload,
+        escalations,
+        slots: Slots::new(toolbox),
         running: HashMap::new(),
         waiting: WaitingRoom::default(),
         checks: HashMap::new(),
@@ -158,32 +163,20 @@ pub fn spawn(parts: Parts) -> Result<std::thread::JoinHandle<Result<()>>> {
 impl Driver {
     fn turn_until_drained(&mut self) -> Result<()> {
         self.board.scheduler().register();
-        let mut sampled = Mono::START;
+        let mut sampling = Sampling::new();
         let mut batch = VecDeque::new();
         let mut actions = Vec::new();
         loop {
             self.board.scheduler().enter();
+            wedge::pass(Point::Scheduler);
             let now = self.clock.now();
             let had_messages = !batch.is_empty();
             for message in batch.drain(..) {
-                let event = match message {
-                    Message::Event(event) => event,
-                    Message::Prepared { plugin, config, version, prepared } => {
-                        self.install(plugin, config, prepared, now);
-                        Event::Loaded { plugin, version }
-                    }
-                    Message::Shutdown => {
-                        self.draining = true;
-                        Event::Drain
-                    }
-                };
-                self.note_end(&event);
-                self.supervisor.step(event, now, &mut actions);
+                self.take(message, now, &mut actions);
                 self.dirty = true;
             }
-            if now.mono >= sampled + SAMPLE_EVERY && !self.running.is_empty() {
-                sampled = now.mono;
-                self.sample(now, &mut actions);
+            if now.mono >= sampling.at() && !self.running.is_empty() {
+                self.sample(&mut sampling, now, &mut actions);
             }
             let due = self.supervisor.next_wakeup().is_some_and(|at| at <= now.mono);
             if due {
@@ -205,28 +198,28 @@ impl Driver {
                 // nobody. A lone message is still seen at once.
                 std::thread::sleep(NAP);
             }
-            let patience = self.patience();
+            let patience = self.patience(sampling.at());
             self.board.scheduler().sleep(patience);
+            wedge::pass(Point::SchedulerWait);
             self.inbox.take(&mut batch, patience);
         }
     }
 
-    /// How long the driver may sleep; none for as long as nothing arrives.
-    fn patience(&self) -> Option<Duration> {
+    /// How long the driver may sleep if nothing arrives.
+    fn patience(&self, sample_at: Mono) -> Duration {
         let publish = self.dirty.then(|| self.published.map_or(Mono::START, |at| at + PUBLISH_EVERY));
-        let check = self.check_deadlines.first_key_value().map(|((at, _), ())| *at);
+        let check = self.check_deadlines.first_key_value().map(|((at, ..), ())| *at);
         let now = self.clock.now().mono;
-        let sample = (!self.running.is_empty()).then(|| now + SAMPLE_EVERY);
+        let sample = (!self.running.is_empty()).then_some(sample_at);
         let next = [self.supervisor.next_wakeup(), publish, check, sample].into_iter().flatten().min();
-        let patience = next.map(|at| at.since(now));
-        match self.waiting.is_empty() {
-            true => patience,
-            false => Some(patience.map_or(ADMIT_EVERY, |patience| patience.min(ADMIT_EVERY))),
-        }
+        let most = if self.waiting.is_empty() { BEAT_EVERY } else { ADMIT_EVERY };
+        next.map_or(most, |at| at.since(now).min(most))
     }
 
-    fn sample(&mut self, now: Now, actions: &mut Vec<Action>) {
-        for (run, Running { probe, task }) in &self.running {
+    /// Tells the supervisor what one part of the runs have used up.
+    fn sample(&mut self, sampling: &mut Sampling, now: Now, actions: &mut Vec<Action>) {
+        let part = sampling.next_part(self.running.len(), now.mono);
+        for (run, Running { probe, task }) in self.running.iter().filter(|(run, _)| part.holds(**run)) {
             let meter = task.meter();
             let usage = Usage {
                 fuel: probe.fuel(),
@@ -235,30 +228,46 @@ impl Driver {
                 starved: meter.waited(),
                 memory_peak_bytes: probe.memory_peak_bytes(),
             };
-            let sampled = Event::Sampled { run: *run, usage, memory_bytes: probe.memory_bytes() };
-            self.supervisor.step(sampled, now, actions);
+            let waits = probe.waits();
+            let sample = Sample {
+                usage,
+                waiting: waits.in_all,
+                call: waits.call,
+                in_call: waits.in_call,
+                is_queued: meter.is_queued(),
+                memory_bytes: probe.memory_bytes(),
+                progress: probe.take_progress(),
+            };
+            self.supervisor.step(Event::Sampled { run: *run, sample: Box::new(sample) }, now, actions);
         }
         self.dirty = true;
     }
 
-    fn install(&mut self, plugin: PluginId, config: Arc<Plugin>, prepared: Arc<Prepared>, now: Now) {
-        let executable = Arc::new(Executable {
-            toolbox: self.toolbox.clone(),
-            prepared,
-            grants: Grants {
-                args: std::iter::once(config.name.to_string()).chain(config.args.iter().cloned()).collect(),
-                config: config.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-                memory_bytes: config.limits.memory_bytes,
-                fuel: config.limits.fuel,
-                log_bytes: config.limits.logs_bytes,
-            },
-        });
-        self.supervisor.reconfigure(plugin, config.clone(), now);
-        let group = match self.slots.remove(&plugin) {
-            Some(slot) if slot.config.limits.weight == config.limits.weight => slot.group,
-            _ => self.lanes.group(config.limits.weight),
-        };
-        self.slots.insert(plugin, Slot { holder: Arc::from(config.name.as_str()), config, group, executable });
+    /// Brings a message to the supervisor.
+    fn take(&mut self, message: Message, now: Now, actions: &mut Vec<Action>) {
+        match message {
+            Message::Event(event) => self.tell(event, now, actions),
+            Message::Configure { plugin, name, defaults, entry } => {
+                for event in self.slots.configure(plugin, name, defaults, entry) {
+                    self.tell(event, now, actions);
+                }
+            }
+            Message::Prepared { plugin, manifest, version, prepared } => {
+                if let Some(event) = self.slots.install(plugin, manifest, version, prepared) {
+                    self.tell(event, now, actions);
+                }
+            }
+            Message::ByHand { name, hand, reply } => reply(self.supervisor.by_hand(&name, hand, now, actions)),
+            Message::Shutdown => {
+                self.draining = true;
+                self.tell(Event::Drain, now, actions);
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event, now: Now, actions: &mut Vec<Action>) {
+        self.note_end(&event);
+        self.supervisor.step(event, now, actions);
     }
 
     /// Forgets what has ended, before the supervisor starts the next.
@@ -267,12 +276,19 @@ impl Driver {
             Event::Ended { run, .. } => {
                 self.running.remove(run);
             }
-            Event::Checked { plugin, .. } => {
-                if let Some((_, _, deadline)) = self.checks.remove(plugin) {
-                    self.check_deadlines.remove(&(deadline, *plugin));
+            Event::Checked { plugin, digest, .. } | Event::CheckStarved { plugin, digest } => {
+                if let Some((_, _, deadline)) = self.checks.remove(&(*plugin, *digest)) {
+                    self.check_deadlines.remove(&(deadline, *plugin, *digest));
                 }
             }
-            Event::Loading { .. }
+            Event::Entry { .. }
+            | Event::Removed { .. }
+            | Event::Vanished { .. }
+            | Event::Found { .. }
+            | Event::Staged { .. }
+            | Event::Reconfigured { .. }
+            | Event::Configured { .. }
+            | Event::Loading { .. }
             | Event::Loaded { .. }
             | Event::Refused { .. }
             | Event::Started { .. }
@@ -289,9 +305,18 @@ impl Driver {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Start(start) => {
-                self.wait_with(start.plugin, What::Run { start: Box::new(start), told: false });
+                let (plugin, digest) = (start.plugin, start.digest);
+                self.wait_with(plugin, digest, What::Run { start: Box::new(start), told: false });
             }
-            Action::Check { plugin, timeout } => self.wait_with(plugin, What::Check { plugin, timeout }),
+            Action::Check { plugin, digest, timeout } => {
+                // One that is still in progress answers for both.
+                if !self.checks.contains_key(&(plugin, digest)) {
+                    self.wait_with(plugin, digest, What::Check { plugin, digest, timeout });
+                }
+            }
+            Action::Retire { plugin, digest } => self.slots.retire(plugin, &digest),
+            Action::Reload { plugin } => (self.on_reload)(plugin),
+            Action::Forget { plugin } => self.slots.forget(plugin),
             Action::Ask { run } => {
                 if let Some(running) = self.running.get(&run) {
                     running.probe.ask_to_end();
@@ -305,25 +330,26 @@ impl Driver {
                     self.ended_unstarted(run, outcome, reason);
                 }
             }
+            Action::Escalated(escalated) => {
+                if let Some(memory) = &self.escalations {
+                    memory.remember(escalated);
+                }
+            }
             Action::Note(note) => telemetry::note(&note),
         }
     }
 
     /// Queues what is to run for memory and a place; it begins in [`Driver::admit`], at once where there is room.
-    fn wait_with(&mut self, plugin: PluginId, what: What) {
-        let ready =
-            self.slots.get(&plugin).map(|slot| (slot.executable.clone(), slot.group.clone(), slot.holder.clone()));
-        match (ready, what) {
-            (Some((executable, group, holder)), what) => {
-                self.waiting.push(Waiting { what, executable, group, holder });
-            }
-            // The supervisor starts nothing of a plugin that has not been installed.
+    fn wait_with(&mut self, plugin: PluginId, digest: Digest, what: What) {
+        match (self.slots.ready(plugin, &digest, &self.lanes), what) {
+            (Some(ready), what) => self.waiting.push(Waiting { what, ready }),
+            // The supervisor starts nothing of a version that has not been installed.
             (None, What::Run { start, .. }) => {
                 self.ended_unstarted(start.run, Outcome::Lost, "it has no code".to_owned());
             }
             (None, What::Check { .. }) => {
                 let result = Err("it has no code".to_owned());
-                self.inbox.send(Message::Event(Event::Checked { plugin, result }));
+                self.inbox.send(Message::Event(Event::Checked { plugin, digest, result }));
             }
         }
     }
@@ -339,8 +365,8 @@ impl Driver {
         const PATIENCE: usize = 64;
         let mut index = 0;
         while let Some(waiting) = self.waiting.get(index) {
-            let prepared = &waiting.executable.prepared;
-            match self.ledger.admit(&waiting.holder, prepared.min_memory_bytes, prepared.memories) {
+            let prepared = &waiting.ready.executable.prepared;
+            match self.ledger.admit(&waiting.ready.holder, prepared.min_memory_bytes, prepared.memories) {
                 Ok(reservation) => {
                     if let Some(waiting) = self.waiting.take(index) {
                         self.launch(waiting, reservation, now);
@@ -368,27 +394,27 @@ impl Driver {
     }
 
     fn launch(&mut self, waiting: Waiting, reservation: Reservation, now: Now) {
-        let Waiting { what, executable, group, holder: _ } = waiting;
+        let Waiting { what, ready } = waiting;
         match what {
             What::Run { start, told } => {
                 if told {
                     self.inbox.send(Message::Event(Event::Starving { run: start.run, of: None }));
                 }
-                self.launch_run(*start, executable, &group, reservation);
+                self.launch_run(*start, ready, reservation);
             }
-            What::Check { plugin, timeout } => {
-                self.launch_check(plugin, now.mono + timeout, executable, &group, reservation);
+            What::Check { plugin, digest, timeout } => {
+                self.launch_check((now.mono + timeout, plugin, digest), ready, reservation);
             }
         }
     }
 
-    fn launch_run(&mut self, start: Start, executable: Arc<Executable>, group: &Group, reservation: Reservation) {
-        let Some(slot) = self.slots.get(&start.plugin) else { return };
+    fn launch_run(&mut self, start: Start, ready: Ready, reservation: Reservation) {
+        let Ready { executable, group, holder: _, config } = ready;
         let Start { run, plugin: _, version, digest: _, attempt, trigger, due, due_mono, made_up, time_left, payload } =
             start;
         let listener = Arc::new(RunListener {
             inbox: self.inbox.clone(),
-            plugin: slot.config.name.clone(),
+            plugin: config.name.clone(),
             run,
             attempt,
             counts: true,
@@ -404,7 +430,7 @@ impl Driver {
         });
         let invocation = Invocation {
             run: run.0.to_string(),
-            plugin: slot.config.name.to_string(),
+            plugin: config.name.to_string(),
             version: version.0,
             attempt,
             trigger,
@@ -415,22 +441,16 @@ impl Driver {
             content_type: payload.content_type,
         };
         let work = guest::attempt(executable, reservation, invocation, probe.clone());
-        let task = self.lanes.spawn(group, work, watcher, slot.config.limits.cpu);
+        let task = self.lanes.spawn(&group, work, watcher, config.limits.cpu);
         self.running.insert(run, Running { probe, task });
     }
 
-    fn launch_check(
-        &mut self,
-        plugin: PluginId,
-        deadline: Mono,
-        executable: Arc<Executable>,
-        group: &Group,
-        reservation: Reservation,
-    ) {
-        let Some(slot) = self.slots.get(&plugin) else { return };
+    fn launch_check(&mut self, key: (Mono, PluginId, Digest), ready: Ready, reservation: Reservation) {
+        let (deadline, plugin, digest) = key;
+        let Ready { executable, group, holder: _, config } = ready;
         let listener = Arc::new(RunListener {
             inbox: self.inbox.clone(),
-            plugin: slot.config.name.clone(),
+            plugin: config.name.clone(),
             run: RunId(0),
             attempt: 0,
             counts: false,
@@ -438,16 +458,17 @@ impl Driver {
         let probe = Probe::new(listener, executable.grants.fuel, executable.grants.log_bytes);
         let answer = Arc::new(Mutex::new(None));
         let work = guest::check(executable, reservation, probe.clone(), answer.clone());
-        let watcher = Arc::new(CheckWatcher { inbox: self.inbox.clone(), probe: probe.clone(), plugin, answer });
-        let task = self.lanes.spawn(group, work, watcher, Some(CHECK_CPU));
-        self.checks.insert(plugin, (probe, task, deadline));
-        self.check_deadlines.insert((deadline, plugin), ());
+        let watcher =
+            Arc::new(CheckWatcher { inbox: self.inbox.clone(), probe: probe.clone(), plugin, digest, answer });
+        let task = self.lanes.spawn(&group, work, watcher, Some(CHECK_CPU));
+        self.checks.insert((plugin, digest), (probe, task, deadline));
+        self.check_deadlines.insert(key, ());
     }
 
     fn end_late_checks(&mut self, now: Mono) {
         while let Some(entry) = self.check_deadlines.first_entry().filter(|entry| entry.key().0 <= now) {
-            let ((_, plugin), ()) = entry.remove_entry();
-            if let Some((probe, task, _)) = self.checks.get(&plugin) {
+            let ((_, plugin, digest), ()) = entry.remove_entry();
+            if let Some((probe, task, _)) = self.checks.get(&(plugin, digest)) {
                 probe.kill_as(
                     Outcome::DeadlineExceeded { starved: false },
                     "the health check did not answer within checkTimeoutSeconds".to_owned(),

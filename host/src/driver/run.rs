@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::inbox::{Inbox, Message};
 use crate::core::event::Event;
 use crate::core::health::Report;
-use crate::core::name::{PluginId, PluginName, RunId};
+use crate::core::name::{Digest, PluginId, PluginName, RunId};
 use crate::core::time::Mono;
 use crate::guest::{CheckAnswer, Line, LineSource, Listener, Probe, Progress};
 use crate::health::Board;
@@ -92,6 +92,7 @@ pub(super) struct CheckWatcher {
     pub(super) inbox: Arc<Inbox>,
     pub(super) probe: Arc<Probe>,
     pub(super) plugin: PluginId,
+    pub(super) digest: Digest,
     pub(super) answer: CheckAnswer,
 }
 
@@ -100,13 +101,22 @@ impl Watcher for CheckWatcher {
 
     fn ended(&self, end: End, meter: &Meter) {
         let answer = self.answer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        // More than half of its time, or all of it before a first slice: the host's doing.
+        let has_starved = meter.polls() == 0 || meter.waited() * 2 > meter.elapsed();
+        if end == End::Killed && has_starved {
+            self.inbox.send(Message::Event(Event::CheckStarved { plugin: self.plugin, digest: self.digest }));
+            return;
+        }
         let result = match (end, answer) {
             (End::Returned, Some(result)) => result,
+            (End::OutOfCpu, _) => {
+                Err(format!("OutOfCpu: a health check has {} s of CPU time", super::CHECK_CPU.as_secs_f64()))
+            }
             (end, _) => {
                 let ended = self.probe.ended(end, meter);
                 Err(format!("{}: {}", ended.outcome.label(), ended.reason))
             }
         };
-        self.inbox.send(Message::Event(Event::Checked { plugin: self.plugin, result }));
+        self.inbox.send(Message::Event(Event::Checked { plugin: self.plugin, digest: self.digest, result }));
     }
 }

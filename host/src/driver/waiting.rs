@@ -1,22 +1,17 @@
 //! Who waits for memory or a place in the pool: first come first served, but whoever does not fit lets the next one by.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::slots::Ready;
 use crate::core::event::Start;
-use crate::core::name::{PluginId, RunId};
-use crate::guest::Executable;
-use crate::lanes::Group;
+use crate::core::name::{Digest, PluginId, RunId};
 
 /// What waits, with all that it needs to begin.
 pub(super) struct Waiting {
     pub(super) what: What,
-    /// Its version's code: stays loaded for it, whatever is swapped in meanwhile.
-    pub(super) executable: Arc<Executable>,
-    pub(super) group: Group,
-    /// In whose name it will hold memory.
-    pub(super) holder: Arc<str>,
+    /// Its version's code stays loaded for it, whatever is swapped in meanwhile.
+    pub(super) ready: Ready,
 }
 
 pub(super) enum What {
@@ -27,7 +22,7 @@ pub(super) enum What {
         told: bool,
     },
     /// A health check.
-    Check { plugin: PluginId, timeout: Duration },
+    Check { plugin: PluginId, digest: Digest, timeout: Duration },
 }
 
 /// Those who wait, in the order in which they came. Bounded by the supervisor: `maxConcurrent` runs and one check a plugin.

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use crate::core::health::Progress;
 use crate::core::health::Report;
 use crate::core::outcome::{Ended, MemoryLimit, Outcome, Usage};
-use crate::lanes::{End, Meter};
+use crate::core::verdict::HostCall;
+use crate::lanes::{End, Meter, clock};
 use crate::text::{MESSAGE_BYTES, shown};
 
 /// How many refusals are kept for the report.
@@ -50,15 +52,15 @@ pub enum LineSource {
     Log(tracing::Level),
 }
 
-/// What a guest last said of how far it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
-    /// Steps done.
-    pub done: u64,
-    /// Steps in all; 0 if it does not know.
-    pub total: u64,
-    /// What it is at; bounded and escaped.
-    pub message: String,
+/// What a guest waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// The host call that it waits in, or else the last that it waited in.
+    pub call: Option<HostCall>,
+    /// How long it has been waiting in that call; none if it is not in it now.
+    pub in_call: Option<Duration>,
+    /// How long all calls of the attempt have waited so far.
+    pub in_all: Duration,
 }
 
 /// How the guest's own code ended, before it is weighed against what was refused.
@@ -77,6 +79,9 @@ pub struct Probe {
     memory_bytes: AtomicU64,
     memory_peak_bytes: AtomicU64,
     cancelled: AtomicBool,
+    /// The call that waits or last waited, in the low byte; above it since when in microseconds of uptime, 0 if none waits now.
+    waits_in: AtomicU64,
+    waited_us: AtomicU64,
     notes: Mutex<Notes>,
 }
 
@@ -91,6 +96,8 @@ struct Notes {
     log_cut: bool,
     report: Throttle<Report>,
     progress: Throttle<Progress>,
+    /// When the last progress was said, until someone takes it.
+    progressed: Option<Instant>,
     guest_end: Option<GuestEnd>,
     kill_as: Option<(Outcome, String)>,
 }
@@ -130,6 +137,8 @@ impl Probe {
             memory_bytes: AtomicU64::new(0),
             memory_peak_bytes: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
+            waits_in: AtomicU64::new(0),
+            waited_us: AtomicU64::new(0),
             notes: Mutex::new(Notes { log_bytes_left: log_bytes, ..Notes::default() }),
         })
     }
@@ -157,6 +166,40 @@ impl Probe {
     /// What the guest said last of how far it is.
     pub fn last_progress(&self) -> Option<Progress> {
         self.notes().progress.pending.clone()
+    }
+
+    /// What the guest said of how far it is since this was called last, and how long ago.
+    pub fn take_progress(&self) -> Option<(Progress, Duration)> {
+        let mut notes = self.notes();
+        let said = notes.progressed.take()?;
+        Some((notes.progress.pending.clone()?, said.elapsed()))
+    }
+
+    /// What it waits for.
+    pub fn waits(&self) -> Waits {
+        let (word, waited_us) = (self.waits_in.load(Ordering::Relaxed), self.waited_us.load(Ordering::Relaxed));
+        let since_us = word >> 8;
+        let in_call = (since_us != 0).then(|| Duration::from_micros(uptime_us().saturating_sub(since_us)));
+        Waits {
+            call: HostCall::ALL.into_iter().find(|call| *call as u64 == word & 0xff),
+            in_call,
+            in_all: Duration::from_micros(waited_us) + in_call.unwrap_or_default(),
+        }
+    }
+
+    /// Notes that a host call has to wait; returns since when.
+    pub(super) fn wait_begins(&self, call: HostCall) -> u64 {
+        let since_us = uptime_us();
+        self.waits_in.store(since_us << 8 | call as u64, Ordering::Relaxed);
+        since_us
+    }
+
+    /// Notes that the call that has waited since then does so no longer.
+    pub(super) fn wait_ended(&self, since_us: u64) {
+        // One lane at a time is in the guest: nobody else writes these.
+        let waited_us = self.waited_us.load(Ordering::Relaxed) + uptime_us().saturating_sub(since_us);
+        self.waited_us.store(waited_us, Ordering::Relaxed);
+        self.waits_in.store(self.waits_in.load(Ordering::Relaxed) & 0xff, Ordering::Relaxed);
     }
 
     /// The end of the attempt, from what the guest did, what it was refused, and what the lanes say.
@@ -251,8 +294,11 @@ impl Probe {
     pub(super) fn line(&self, line: &Line<'_>) {
         {
             let mut notes = self.notes();
-            if matches!(line.source, LineSource::Stderr) && !line.text.trim().is_empty() {
-                notes.last_words = shown(line.text.trim(), 256);
+            let words = line.text.trim();
+            // Behind the message of each of its panics Rust says how to see more, which is the same each time and cannot be done here.
+            let is_advice = words.starts_with("note: run with `RUST_BACKTRACE");
+            if matches!(line.source, LineSource::Stderr) && !words.is_empty() && !is_advice {
+                notes.last_words = shown(words, 256);
             }
             let cost =
                 line.text.len() as u64 + line.fields.iter().map(|(k, v)| (k.len() + v.len()) as u64).sum::<u64>() + 1;
@@ -280,9 +326,10 @@ impl Probe {
     }
 
     pub(super) fn progress(&self, progress: Progress) {
-        let mut notes = self.notes();
-        let offered = notes.progress.offer(progress.clone(), PROGRESS_EVERY, Instant::now());
+        let (mut notes, now) = (self.notes(), Instant::now());
+        let offered = notes.progress.offer(progress.clone(), PROGRESS_EVERY, now);
         notes.progress.pending = Some(progress);
+        notes.progressed = Some(now);
         drop(notes);
         if let Some(progress) = offered {
             self.listener.progressed(&progress);
@@ -301,6 +348,11 @@ impl Probe {
         // Held for a few lines at a time, by the run's own lane and now and then by the driver.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Microseconds since the process began, never 0.
+fn uptime_us() -> u64 {
+    (clock::uptime_ns(Instant::now()) / 1_000).max(1)
 }
 
 impl Notes {

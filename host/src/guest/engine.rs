@@ -103,11 +103,17 @@ fn config(options: EngineOptions) -> Config {
         .table_keep_resident(16 << 10)
         .async_stack_keep_resident(32 << 10)
         .max_unused_warm_slots(64);
+    let mut config = code_settings(options.metering);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// What code depends on: the same for the host's engine and for its compilers.
+pub(super) fn code_settings(metering: Metering) -> Config {
     let mut config = Config::new();
     config
-        .consume_fuel(options.metering == Metering::Fuel)
-        .epoch_interruption(options.metering == Metering::Epochs)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .consume_fuel(metering == Metering::Fuel)
+        .epoch_interruption(metering == Metering::Epochs)
         .max_wasm_stack(WASM_STACK_BYTES)
         .async_stack_size(2 << 20)
         // One bulk operation cannot be broken up; 32 bits bound it by 4 GiB.

@@ -65,7 +65,17 @@ impl Ledger {
         Ok(Reservation { ledger: self.clone(), holder: holder.clone(), bytes: AtomicU64::new(bytes), memories })
     }
 
-    /// The bytes that all guests hold now.
+    /// Takes up to `most` bytes away from guests for something that is none, such as a compile. Takes nothing that a guest holds.
+    pub fn set_aside(self: &Arc<Ledger>, most: u64) -> SetAside {
+        let mut taken = 0;
+        let _ = self.memory_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            taken = most.min(self.memory_limit_bytes.saturating_sub(held));
+            Some(held + taken)
+        });
+        SetAside { ledger: self.clone(), bytes: taken }
+    }
+
+    /// The bytes that all guests hold now, and what is set aside.
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes.load(Ordering::Relaxed)
     }
@@ -98,6 +108,26 @@ impl Ledger {
 
 fn mebibytes(bytes: u64) -> String {
     if bytes < 1 << 20 { format!("{}Ki", bytes >> 10) } else { format!("{}Mi", bytes >> 20) }
+}
+
+/// Memory that guests cannot have for now. Theirs again when it is dropped.
+#[derive(Debug)]
+pub struct SetAside {
+    ledger: Arc<Ledger>,
+    bytes: u64,
+}
+
+impl SetAside {
+    /// How much it is.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        self.ledger.memory_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// A run's place and memory. Gives both back when it is dropped, which is when the run's store is gone.
@@ -170,7 +200,7 @@ impl ResourceLimiterAsync for Limiter {
             let ledger = &self.reservation.ledger;
             // The host's limit is held against whoever fills it, and against nobody else.
             let whose = match ledger.is_largest_holder(&self.reservation.holder) {
-                true => MemoryLimit::Plugin,
+                true => MemoryLimit::LargestHolder,
                 false => MemoryLimit::Host,
             };
             self.probe.refuse_memory(

@@ -3,6 +3,7 @@
 
 mod attempt;
 mod bindings;
+mod code;
 mod denials;
 mod engine;
 mod imports;
@@ -11,12 +12,14 @@ mod output;
 mod prepare;
 mod run;
 mod store;
+mod waits;
 
-pub use attempt::{Line, LineSource, Listener, Probe, Progress};
+pub use attempt::{Line, LineSource, Listener, Probe, Progress, Waits};
+pub use code::CodeMaker;
 pub use engine::{
     Engine, EngineOptions, Metering, SLICE_FUEL, memory_slots, runs_that_map_areas_allow, settle_max_concurrent_runs,
 };
-pub use memory::{Lack, Ledger, Reservation};
+pub use memory::{Lack, Ledger, Reservation, SetAside};
 pub use prepare::{Prepared, Toolbox};
 pub use run::{CheckAnswer, Executable, Invocation, attempt, check};
 pub use store::Grants;

@@ -10,8 +10,9 @@ use super::bindings::check::PluginWithCheckPre;
 use super::bindings::job::PluginPre;
 use super::engine::{Engine, TABLE_ELEMENTS};
 use super::store::Guest;
-use super::{denials, imports};
+use super::{denials, imports, waits};
 use crate::artifact::Kind;
+use crate::compile::Compiled;
 
 /// A guest that is ready to be instantiated. Holds compiled code and no memory of its own; shared by all runs of a version, and
 /// by all plugins with the same artifact.
@@ -64,53 +65,86 @@ impl Toolbox {
         imports::add_to_linker(&mut components)?;
         components.allow_shadowing(true);
         denials::shadow(&mut components)?;
+        waits::shadow(&mut components)?;
         let mut modules = wasmtime::Linker::new(&engine.0);
         wasmtime_wasi::p1::add_to_linker_async(&mut modules, Guest::preview1)?;
         modules.allow_shadowing(true);
         denials::shadow_preview1(&mut modules)?;
+        waits::shadow_preview1(&mut modules)?;
         Ok(Arc::new(Toolbox { engine, components, modules }))
     }
 
-    /// Compiles and links a guest of the given kind. Takes as long as the code is large, on the calling thread and on rayon's.
+    /// Compiles and links a guest of the given kind, in this process: for a person's own command. The host compiles by
+    /// [`crate::compile`]. Takes as long as the code is large, on the calling thread and on rayon's.
     ///
     /// # Errors
     /// One line that says what is wrong with the code and what to do, for the plugin's report.
     pub fn prepare(&self, kind: Kind, bytes: &[u8]) -> Result<Prepared, String> {
-        let why = |error: wasmtime::Error| one_line(&error);
         match kind {
-            Kind::Preview1 => {
-                let module = Module::from_binary(&self.engine.0, bytes).map_err(why)?;
-                let needs = module.resources_required();
-                check_tables(needs.max_initial_table_size)?;
-                let pre = self.modules.instantiate_pre(&module).map_err(unresolved)?;
-                Ok(Prepared {
-                    guest: Callable::Preview1(pre),
-                    min_memory_bytes: largest_bytes(needs.max_initial_memory_size),
-                    memories: needs.num_memories,
-                })
-            }
+            Kind::Preview1 => self.link_module(&Module::from_binary(&self.engine.0, bytes).map_err(why)?),
             Kind::Job | Kind::Command => {
-                let component = Component::from_binary(&self.engine.0, bytes).map_err(why)?;
-                let needs = component.resources_required();
-                check_tables(needs.as_ref().and_then(|needs| needs.max_initial_table_size))?;
-                let pre = self.components.instantiate_pre(&component).map_err(unresolved)?;
-                let guest = if kind == Kind::Command {
-                    Callable::Command(CommandPre::new(pre).map_err(why)?)
-                } else {
-                    let job = PluginPre::new(pre.clone()).map_err(why)?;
-                    match PluginWithCheckPre::new(pre) {
-                        Ok(with_check) => Callable::JobWithCheck(job, with_check),
-                        Err(_) => Callable::Job(job),
-                    }
-                };
-                Ok(Prepared {
-                    guest,
-                    min_memory_bytes: needs.as_ref().map_or(0, |needs| largest_bytes(needs.max_initial_memory_size)),
-                    memories: needs.as_ref().map_or(1, |needs| needs.num_memories),
-                })
+                self.link_component(kind, &Component::from_binary(&self.engine.0, bytes).map_err(why)?)
             }
         }
     }
+
+    /// Loads and links code that was compiled before.
+    ///
+    /// # Errors
+    /// One line: it imports what nobody provides, or wants more than the pool's places hold.
+    pub fn load(&self, compiled: &Compiled) -> Result<Prepared, String> {
+        let (engine, code) = (&self.engine.0, compiled.code());
+        match compiled.kind() {
+            Kind::Preview1 => {
+                // SAFETY: the bytes are what this program's own compiler made with this engine's settings. Only `crate::compile`
+                // makes a `Compiled`: from what its child, the same binary, answered through a pipe that no one else holds, or
+                // from an entry of the cache, a file of this user alone, whose digest was checked on the very bytes given here.
+                // They are memory of this process: no file that could change under us.
+                let module = unsafe { Module::deserialize(engine, code) }.map_err(why)?;
+                self.link_module(&module)
+            }
+            kind @ (Kind::Job | Kind::Command) => {
+                // SAFETY: as above.
+                let component = unsafe { Component::deserialize(engine, code) }.map_err(why)?;
+                self.link_component(kind, &component)
+            }
+        }
+    }
+
+    fn link_module(&self, module: &Module) -> Result<Prepared, String> {
+        let needs = module.resources_required();
+        check_tables(needs.max_initial_table_size)?;
+        let pre = self.modules.instantiate_pre(module).map_err(unresolved)?;
+        Ok(Prepared {
+            guest: Callable::Preview1(pre),
+            min_memory_bytes: largest_bytes(needs.max_initial_memory_size),
+            memories: needs.num_memories,
+        })
+    }
+
+    fn link_component(&self, kind: Kind, component: &Component) -> Result<Prepared, String> {
+        let needs = component.resources_required();
+        check_tables(needs.as_ref().and_then(|needs| needs.max_initial_table_size))?;
+        let pre = self.components.instantiate_pre(component).map_err(unresolved)?;
+        let guest = if kind == Kind::Command {
+            Callable::Command(CommandPre::new(pre).map_err(why)?)
+        } else {
+            let job = PluginPre::new(pre.clone()).map_err(why)?;
+            match PluginWithCheckPre::new(pre) {
+                Ok(with_check) => Callable::JobWithCheck(job, with_check),
+                Err(_) => Callable::Job(job),
+            }
+        };
+        Ok(Prepared {
+            guest,
+            min_memory_bytes: needs.as_ref().map_or(0, |needs| largest_bytes(needs.max_initial_memory_size)),
+            memories: needs.as_ref().map_or(1, |needs| needs.num_memories),
+        })
+    }
+}
+
+fn why(error: wasmtime::Error) -> String {
+    one_line(&error)
 }
 
 fn check_tables(elements: Option<u64>) -> Result<(), String> {
@@ -134,7 +168,8 @@ fn unresolved(error: wasmtime::Error) -> String {
     )
 }
 
-fn one_line(error: &wasmtime::Error) -> String {
+/// The whole chain of causes, short enough for a report.
+pub(super) fn one_line(error: &wasmtime::Error) -> String {
     let text = format!("{error:#}");
     crate::text::shown(&text.split_whitespace().collect::<Vec<_>>().join(" "), 512)
 }

@@ -1,5 +1,6 @@
 //! The one place where stores are made: everything that holds a guest to its limits is attached here.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::task::{Context, Poll};
 
 use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{ResourceTable, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -17,6 +18,10 @@ use super::engine::{Engine, SLICE_FUEL};
 use super::memory::{Limiter, Reservation};
 use super::output::Output;
 use crate::lanes::slice;
+
+/// How much one call may carry out of or into a guest where its size is the guest's to choose: messages, reports, random numbers. Nothing
+/// ends a slice within a call, and wasmtime's own bounds, 64 and 128 MiB, are some 100 ms.
+const CALL_BYTES: usize = 1 << 20;
 
 /// What a store needs to know of the plugin: the same for all its runs.
 #[derive(Debug, Default)]
@@ -40,12 +45,22 @@ pub(super) struct Guest {
     http_denied: HttpDenied,
     pub(super) config: WasiConfigVariables,
     limiter: Limiter,
+    /// Which pollables are timers.
+    pub(super) timers: HashSet<u32>,
     pub(super) probe: Arc<Probe>,
 }
 
 impl Guest {
     pub(super) fn preview1(&mut self) -> &mut WasiP1Ctx {
         &mut self.wasi
+    }
+
+    pub(super) fn preview1_and_probe(&mut self) -> (&mut WasiP1Ctx, &Probe) {
+        (&mut self.wasi, &self.probe)
+    }
+
+    pub(super) fn table_and_probe(&mut self) -> (&mut ResourceTable, &Probe) {
+        (self.wasi.ctx().table, &self.probe)
     }
 }
 
@@ -76,6 +91,7 @@ pub(super) fn new_store(
         .args(&grants.args)
         .stdout(stdout.clone())
         .stderr(stderr.clone())
+        .max_random_size(CALL_BYTES as u64)
         // Sockets may be asked for, so that the refusal happens at a call that has an address, and is noted.
         .allow_tcp(true)
         .allow_udp(true)
@@ -101,6 +117,7 @@ pub(super) fn new_store(
             reservation,
             probe: probe.clone(),
         },
+        timers: HashSet::new(),
         probe: probe.clone(),
     };
     let mut store = Store::new(&engine.0, guest);
@@ -108,6 +125,7 @@ pub(super) fn new_store(
     // Once, and before the first poll: setting fuel again would start the slice anew.
     store.set_fuel(probe.fuel_given())?;
     store.fuel_async_yield_interval(Some(SLICE_FUEL))?;
+    store.set_hostcall_fuel(CALL_BYTES);
     store.call_hook_async(Boundary);
     Ok((store, outputs))
 }

@@ -45,11 +45,10 @@ impl Beat {
         self.sleep_until(0);
     }
 
-    /// That piece is over, and the thread means to be awake again after `patience` (none: whenever it is woken).
-    pub fn sleep(&self, patience: Option<Duration>) {
-        self.sleep_until(patience.map_or(0, |patience| {
-            clock::uptime_ns(Instant::now()).saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX))
-        }));
+    /// That piece is over, and the thread means to be awake again after `patience`.
+    pub fn sleep(&self, patience: Duration) {
+        let patience_ns = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+        self.sleep_until(clock::uptime_ns(Instant::now()).saturating_add(patience_ns));
     }
 
     fn sleep_until(&self, until_ns: u64) {

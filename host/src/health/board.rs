@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
 use super::beat::Beat;
 use crate::core::health::Snapshot;
 use crate::lanes::LaneObserver;
+use crate::lanes::governor::Gauges;
 
 /// Upper bounds in seconds of the host's own histograms; one more bucket holds the rest.
-pub const WAIT_BUCKETS_S: [f64; 10] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0];
+pub const WAIT_BUCKETS_S: [f64; 12] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0];
 
 /// Durations in fixed buckets. Many write, one reads; a reading may miss what is just being written.
 #[derive(Debug, Default)]
@@ -43,6 +44,9 @@ impl Histogram {
 pub struct Board {
     snapshot: ArcSwap<Snapshot>,
     started_up: AtomicBool,
+    made: Instant,
+    /// From `made` until then, in nanoseconds.
+    startup_ns: AtomicU64,
     draining: AtomicBool,
     /// `/health/live` has been red at least once.
     was_red: AtomicBool,
@@ -50,20 +54,24 @@ pub struct Board {
     scheduler: Beat,
     lateness: Histogram,
     lane_wait: Histogram,
+    gauges: Arc<Gauges>,
 }
 
 impl Board {
-    /// A board for so many lanes, with a first snapshot.
+    /// A board for so many lanes, parked ones included, with a first snapshot.
     pub fn new(lanes: usize, snapshot: Snapshot) -> Arc<Board> {
         Arc::new(Board {
             snapshot: ArcSwap::from_pointee(snapshot),
             started_up: AtomicBool::new(false),
+            made: Instant::now(),
+            startup_ns: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             was_red: AtomicBool::new(false),
             lanes: (0..lanes).map(|_| Beat::default()).collect(),
             scheduler: Beat::default(),
             lateness: Histogram::default(),
             lane_wait: Histogram::default(),
+            gauges: Arc::default(),
         })
     }
 
@@ -79,7 +87,14 @@ impl Board {
 
     /// Configuration is read, data is open, lanes beat.
     pub fn started_up(&self) {
+        let took_ns = u64::try_from(self.made.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.startup_ns.store(took_ns, Ordering::Relaxed);
         self.started_up.store(true, Ordering::Release);
+    }
+
+    /// How long starting up took, from the board's making on; zero before it is over.
+    pub fn startup(&self) -> Duration {
+        Duration::from_nanos(self.startup_ns.load(Ordering::Relaxed))
     }
 
     /// Whether [`Board::started_up`] was said.
@@ -115,6 +130,11 @@ impl Board {
     /// The scheduler's beat.
     pub fn scheduler(&self) -> &Beat {
         &self.scheduler
+    }
+
+    /// What the governor tells.
+    pub fn gauges(&self) -> &Arc<Gauges> {
+        &self.gauges
     }
 
     /// Counts how late a run's first slice was.

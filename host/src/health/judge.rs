@@ -12,12 +12,12 @@ use std::time::Duration;
 use super::beat::{Beat, Reading};
 
 /// How often the health thread looks.
-pub(super) const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_millis(250);
 
 /// What the kernel says of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// Running, or waiting for nothing but a CPU.
+    /// Running, or waiting for nothing but a CPU or SIGCONT.
     pub(super) is_runnable: bool,
     pub(super) cpu: Duration,
 }
@@ -46,7 +46,8 @@ impl fmt::Display for Stuck {
 /// Follows one thread from look to look.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    turns: u64,
+    /// The piece of work that is followed; none while none is due.
+    turns: Option<u64>,
     looks: u64,
     blocked_looks: u64,
     cpu_at_first: Duration,
@@ -56,14 +57,9 @@ pub(super) struct Watch {
 impl Watch {
     /// Takes in one look. `stuck_looks` is `stuckSeconds` in looks.
     pub(super) fn look(&mut self, reading: Reading, sample: Sample, stuck_looks: u64) -> Option<Stuck> {
-        if !reading.is_due || reading.turns != self.turns {
-            *self = Watch {
-                turns: reading.turns,
-                looks: 0,
-                blocked_looks: 0,
-                cpu_at_first: sample.cpu,
-                cpu_at_last: sample.cpu,
-            };
+        let turns = reading.is_due.then_some(reading.turns);
+        if turns.is_none() || turns != self.turns {
+            *self = Watch { turns, looks: 0, blocked_looks: 0, cpu_at_first: sample.cpu, cpu_at_last: sample.cpu };
             return None;
         }
         self.looks += 1;
@@ -107,7 +103,8 @@ impl Files {
         let read = schedstat.read_at(&mut buffer, 0).ok()?;
         let text = std::str::from_utf8(buffer.get(..read)?).ok()?;
         let cpu_ns = text.split_whitespace().next()?.parse().ok()?;
-        Some(Sample { is_runnable: state == 'R', cpu: Duration::from_nanos(cpu_ns) })
+        // Stopped (T) or traced (t) is as good as runnable: it would go on if it were let.
+        Some(Sample { is_runnable: matches!(state, 'R' | 'T' | 't'), cpu: Duration::from_nanos(cpu_ns) })
     }
 }
 
@@ -118,7 +115,8 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    const SECOND: Duration = Duration::from_secs(1);
+    /// What a thread that has a CPU to itself uses from look to look.
+    const LOOK: Duration = TICK;
 
     fn looks(samples: impl IntoIterator<Item = (u64, bool, bool, Duration)>) -> Vec<Option<Stuck>> {
         let mut watch = Watch::default();
@@ -129,34 +127,39 @@ mod tests {
 
     #[test]
     fn blocked_in_one_poll_is_stuck() {
-        let told = looks((0..5).map(|_| (7, true, false, SECOND)));
+        let told = looks((0..5).map(|_| (7, true, false, LOOK)));
         assert_eq!(told, [None, None, None, Some(Stuck::Blocked), Some(Stuck::Blocked)]);
     }
 
     #[test]
     fn spinning_in_one_poll_is_stuck_by_its_own_cpu_time() {
-        let told = looks((0..5).map(|look| (7, true, true, SECOND * look)));
+        let told = looks((0..5).map(|look| (7, true, true, LOOK * look)));
         assert_eq!(told, [None, None, None, Some(Stuck::Spinning), Some(Stuck::Spinning)]);
     }
 
     #[test]
     fn starved_is_not_stuck() {
         // Runnable, and a twentieth of a CPU.
-        assert!(looks((0..50).map(|look| (7, true, true, SECOND * look / 20))).iter().all(Option::is_none));
+        assert!(looks((0..50).map(|look| (7, true, true, LOOK * look / 20))).iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn a_sleep_that_lasts_too_long_counts_from_when_it_should_have_ended() {
+        // Asleep as declared, and then no longer.
+        let told = looks((0..7).map(|look| (8, look >= 3, false, LOOK)));
+        assert_eq!(told, [None, None, None, None, None, None, Some(Stuck::Blocked)]);
     }
 
     #[test]
     fn idle_and_moving_threads_are_never_stuck() {
-        assert!(looks((0..50).map(|_| (8, false, false, SECOND))).iter().all(Option::is_none));
-        assert!(
-            looks((0..50).map(|look| (2 * look + 1, true, true, SECOND * look as u32))).iter().all(Option::is_none)
-        );
+        assert!(looks((0..50).map(|_| (8, false, false, LOOK))).iter().all(Option::is_none));
+        assert!(looks((0..50).map(|look| (2 * look + 1, true, true, LOOK * look as u32))).iter().all(Option::is_none));
     }
 
     #[test]
     fn a_stopped_process_has_counted_nothing() {
         // One look before and one after, however long it took.
-        assert!(looks([(7, true, true, SECOND), (7, true, false, SECOND)]).iter().all(Option::is_none));
+        assert!(looks([(7, true, true, LOOK), (7, true, false, LOOK)]).iter().all(Option::is_none));
     }
 
     #[test]

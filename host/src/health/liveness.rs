@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Options;
 use super::board::Board;
@@ -11,6 +12,7 @@ use crate::text::shown;
 /// Looks at all beats once a tick, and remembers the verdict.
 pub(super) struct Liveness {
     board: Arc<Board>,
+    stuck: Duration,
     stuck_looks: u64,
     /// The scheduler first, then the lanes.
     threads: Vec<Thread>,
@@ -31,6 +33,7 @@ impl Liveness {
         let lanes = (0..options.board.lanes().len()).map(|lane| thread(format!("lane {lane}")));
         Liveness {
             board: options.board.clone(),
+            stuck: options.stuck,
             stuck_looks: (options.stuck.as_secs_f64() / TICK.as_secs_f64()).ceil() as u64,
             threads: std::iter::once(thread("the scheduler".to_owned())).chain(lanes).collect(),
             termination_log: options.termination_log.clone(),
@@ -65,11 +68,19 @@ impl Liveness {
     }
 
     fn verdict(&self) -> Option<String> {
-        let seconds = self.stuck_looks;
+        let seconds = self.stuck.as_secs_f64();
         for (index, thread) in self.threads.iter().enumerate() {
             let Some(stuck) = thread.stuck else { continue };
-            let what = if index == 0 { "has given no beat" } else { "has been in one poll" };
-            return Some(format!("{} {what} for {seconds} s: it is {stuck}", thread.name));
+            let name = &thread.name;
+            return Some(match (stuck, index) {
+                (Stuck::Gone, _) => format!("{name} is gone: its thread has ended"),
+                (Stuck::Blocked | Stuck::Spinning, 0) => {
+                    format!("{name} has given no beat for {seconds} s: it is {stuck}")
+                }
+                (Stuck::Blocked | Stuck::Spinning, _) => {
+                    format!("{name} has been in one poll for {seconds} s: it is {stuck}")
+                }
+            });
         }
         let snapshot = self.board.snapshot();
         let escalating = snapshot.plugins.iter().find(|view| view.escalates)?;

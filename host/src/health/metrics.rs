@@ -10,6 +10,7 @@ use super::board::{Board, Histogram, WAIT_BUCKETS_S};
 use crate::core::health::{DURATION_BUCKETS_S, PluginView, Snapshot, State, Status};
 use crate::core::outcome::Outcome;
 use crate::lanes::clock;
+use crate::lanes::governor::{Gauges, Pacing};
 
 /// The media type of what is written here.
 pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -125,10 +126,42 @@ pub(super) fn host(board: &Board, snapshot: &Snapshot, is_live: bool) -> String 
     let _ = writeln!(out, "windlass_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
     out += &head("windlass_live", "gauge", "1 while /health/live is green.");
     let _ = writeln!(out, "windlass_live {}", u8::from(is_live));
+    let startup = board.startup();
+    if !startup.is_zero() {
+        out += &head("windlass_startup_seconds", "gauge", "How long starting up took, once it is over.");
+        let _ = writeln!(out, "windlass_startup_seconds {}", startup.as_secs_f64());
+    }
     histogram(&mut out, "windlass_lateness_seconds", "How late the first slice of a run was.", board.lateness());
     histogram(&mut out, "windlass_lane_wait_seconds", "How long a runnable run waited for a lane.", board.lane_wait());
+    pacing(&mut out, board.gauges());
     process(&mut out, snapshot);
     out
+}
+
+/// What the governor does. Without a CPU limit it does nothing, and there is nothing to tell but the number of lanes.
+fn pacing(out: &mut String, gauges: &Gauges) {
+    let mut one = |name: &str, kind: &str, help: &str, value: f64| {
+        *out += &head(name, kind, help);
+        let _ = writeln!(out, "{name} {value}");
+    };
+    one("windlass_lanes", "gauge", "Lanes that are not parked.", gauges.lanes() as f64);
+    let Some(Pacing { limit_cpus, share, paced, kernel }) = gauges.pacing() else { return };
+    one("windlass_cpu_limit_cores", "gauge", "The CPU limit that is kept.", limit_cpus);
+    one("windlass_cpu_share", "gauge", "The share of the CPU limit that may be used at present.", share);
+    one("windlass_paced_seconds_total", "counter", "How long lanes slept for the limit's sake.", paced.as_secs_f64());
+    one("windlass_cpu_periods_total", "counter", "The kernel's nr_periods.", kernel.periods as f64);
+    one(
+        "windlass_cpu_throttled_periods_total",
+        "counter",
+        "The kernel's nr_throttled: periods in which it stopped everything, health too.",
+        kernel.throttled_periods as f64,
+    );
+    one(
+        "windlass_cpu_throttled_seconds_total",
+        "counter",
+        "For how long the kernel stopped CPUs.",
+        kernel.throttled.as_secs_f64(),
+    );
 }
 
 fn head(name: &str, kind: &str, help: &str) -> String {

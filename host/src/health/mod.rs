@@ -54,6 +54,8 @@ pub struct Options {
     pub process_niceness: i32,
     /// Called once when SIGTERM or SIGINT comes. Must not block.
     pub on_shutdown: Box<dyn Fn() + Send>,
+    /// Called at each SIGHUP. Must not block.
+    pub on_hangup: Box<dyn Fn() + Send>,
 }
 
 /// Starts the health thread. It serves and handles signals until the process ends.
@@ -77,6 +79,7 @@ pub fn spawn(bound: Bound, signals: Signals, options: Options) -> Result<()> {
 }
 
 async fn run(bound: Bound, streams: Streams, options: Options) {
+    options.board.gauges().this_is_health();
     let state = server::State::new(options);
     tokio::task::spawn_local(judge(state.clone()));
     tokio::task::spawn_local(handle_signals(streams, state.clone()));
@@ -93,7 +96,8 @@ async fn judge(state: Rc<server::State>) {
     // After a stop there is one look, not one for each second that was missed.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        let due = ticks.tick().await;
+        state.options.board.gauges().timer_fired(due.elapsed());
         state.liveness.borrow_mut().tick();
     }
 }
@@ -104,9 +108,8 @@ async fn handle_signals(mut streams: Streams, state: Rc<server::State>) {
         let came = streams.next().await;
         match came {
             Came::Hangup => {
-                tracing::warn!(
-                    "SIGHUP: reloading is not in this version; restart the host to read its configuration again"
-                );
+                tracing::info!("SIGHUP: the configuration is read again");
+                (state.options.on_hangup)();
                 continue;
             }
             Came::Interrupt if interrupted => {

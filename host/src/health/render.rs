@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::timespan::timespan;
-use crate::core::health::{HostView, PluginView, RunView, RunningView, Snapshot, State, Status};
+use crate::core::health::{
+    HostView, LadderView, PluginView, RunView, RunningView, Snapshot, Stage, State, Status, VersionRecord,
+};
 use crate::core::name::HOST_ENTRY;
 use crate::core::time::Timestamp;
 use crate::text::shown;
@@ -49,6 +51,9 @@ pub(super) fn host_entry(host: &HostView, note: Option<&str>, names_only: bool) 
         data.insert("version", json!(env!("CARGO_PKG_VERSION")));
         if host.loading > 0 {
             data.insert("loading", json!(host.loading));
+        }
+        if !host.config_hash.is_empty() {
+            data.insert("configHash", json!(host.config_hash));
         }
         if host.draining {
             data.insert("draining", json!(true));
@@ -109,6 +114,9 @@ pub(super) fn summary(view: &PluginView, names_only: bool) -> String {
         if !names_only {
             map.insert("description".to_owned(), json!(view.description));
         }
+        if let Some(verdict) = view.verdict {
+            map.insert("verdict".to_owned(), json!(verdict.to_string()));
+        }
         if let Some(version) = &view.version {
             map.insert("version".to_owned(), json!(version.number.0));
         }
@@ -131,7 +139,9 @@ pub(super) fn plugin(view: &PluginView, names_only: bool) -> String {
         "source": *view.source,
         "trigger": *view.trigger,
         "failuresInRow": view.failures_in_row,
-        "running": view.running.iter().map(running).collect::<Vec<_>>(),
+        "verdict": view.verdict.map(|verdict| verdict.to_string()),
+        "ladder": view.ladder.as_ref().map(|rung| ladder(rung, names_only)),
+        "running": view.running.iter().map(|run| running(run, names_only)).collect::<Vec<_>>(),
         "lastRuns": view.last_runs.iter().map(|run| ran(run, names_only)).collect::<Vec<_>>(),
         "totals": {
             "runs": view.totals.runs,
@@ -159,6 +169,11 @@ pub(super) fn plugin(view: &PluginView, names_only: bool) -> String {
                 }),
             );
         }
+        let record = |record: &VersionRecord| version_record(record, names_only);
+        map.insert("versions".to_owned(), json!(view.versions.iter().map(record).collect::<Vec<_>>()));
+        if let Some(candidate) = &view.candidate {
+            map.insert("candidate".to_owned(), json!(candidate));
+        }
         if let Some(next) = view.next_run {
             map.insert("nextRun".to_owned(), json!(seconds(next)));
         }
@@ -169,8 +184,22 @@ pub(super) fn plugin(view: &PluginView, names_only: bool) -> String {
     all.to_string()
 }
 
-fn running(run: &RunningView) -> serde_json::Value {
+/// A version's life. What went wrong with it may be a guest's words.
+fn version_record(record: &VersionRecord, names_only: bool) -> serde_json::Value {
+    let step = |(at, stage, why): &(Timestamp, Stage, String)| match why.is_empty() || names_only {
+        true => json!({ "at": seconds(*at), "stage": stage }),
+        false => json!({ "at": seconds(*at), "stage": stage, "why": shown(why, 1024) }),
+    };
     json!({
+        "number": record.number.map(|number| number.0),
+        "digest": record.digest.to_string(),
+        "authorVersion": record.author_version,
+        "history": record.history.iter().map(step).collect::<Vec<_>>(),
+    })
+}
+
+fn running(run: &RunningView, names_only: bool) -> serde_json::Value {
+    let mut all = json!({
         "run": run.run.0,
         "attempt": run.attempt,
         "due": seconds(run.due),
@@ -178,9 +207,38 @@ fn running(run: &RunningView) -> serde_json::Value {
         "retryAt": run.retry_at.map(seconds),
         "cpuSeconds": run.usage.cpu.as_secs_f64(),
         "waitedForLaneSeconds": run.usage.starved.as_secs_f64(),
+        "queuedSeconds": run.usage.starved.as_secs_f64(),
+        "waitingSeconds": run.waiting.as_secs_f64(),
+        "waitingFor": run.waiting_for.map(|(call, since)| json!({ "call": call.name(), "since": seconds(since) })),
         "fuel": run.usage.fuel,
         "memoryBytes": run.memory_bytes,
-    })
+        "verdict": run.verdict.as_ref().map(|(verdict, _)| verdict.to_string()),
+    });
+    if let serde_json::Value::Object(map) = &mut all {
+        if let Some((progress, at)) = &run.progress {
+            let mut said = json!({ "done": progress.done, "total": progress.total, "at": seconds(*at) });
+            if let (serde_json::Value::Object(said), false) = (&mut said, names_only) {
+                said.insert("message".to_owned(), json!(progress.message));
+            }
+            map.insert("progress".to_owned(), said);
+        }
+        if let (Some((_, sentence)), false) = (&run.verdict, names_only) {
+            map.insert("because".to_owned(), json!(sentence));
+        }
+    }
+    all
+}
+
+fn ladder(ladder: &LadderView, names_only: bool) -> serde_json::Value {
+    let mut all = json!({
+        "rung": ladder.rung,
+        "next": ladder.next.map(seconds),
+        "escalatesAgain": ladder.escalates_again.map(seconds),
+    });
+    if let (serde_json::Value::Object(map), false) = (&mut all, names_only) {
+        map.insert("reason".to_owned(), json!(ladder.reason));
+    }
+    all
 }
 
 fn ran(run: &RunView, names_only: bool) -> serde_json::Value {

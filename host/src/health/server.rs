@@ -32,6 +32,9 @@ const CONNECTION_TIME: Duration = Duration::from_secs(120);
 /// How large a request's head may be.
 const HEAD_BYTES: usize = 16 << 10;
 
+/// How many connections may wait to be taken; the kernel allows fewer where `net.core.somaxconn` says so.
+const BACKLOG: i32 = 4_096;
+
 /// How many plugins are rendered before others get their turn.
 const PIECE: usize = 128;
 
@@ -60,6 +63,9 @@ impl Bound {
 /// If the address is taken or may not be used.
 pub fn bind(address: SocketAddr) -> io::Result<Bound> {
     let listener = std::net::TcpListener::bind(address)?;
+    // Longer than the 128 that the standard library asks for: who is crowded out of it tries again a second later, which is how long a
+    // kubelet waits.
+    socket2::SockRef::from(&listener).listen(BACKLOG)?;
     listener.set_nonblocking(true)?;
     Ok(Bound { listener })
 }
@@ -94,8 +100,14 @@ pub(super) async fn serve(bound: Bound, state: Rc<State>) -> io::Result<()> {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                let full_until = connections.borrow().full_until(Instant::now());
+                if let Some(until) = full_until {
+                    tokio::time::sleep_until(until.into()).await;
+                }
                 let (place, closed) = Connections::enter(&connections, Instant::now());
                 tokio::task::spawn_local(connection(stream, Rc::new(place), closed, state.clone()));
+                // Its request is read before the next one is taken, however many wait.
+                tokio::task::yield_now().await;
             }
             // Out of descriptors, most likely: they come back as connections go.
             Err(error) => {

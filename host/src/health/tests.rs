@@ -24,6 +24,8 @@ fn view(name: &str, status: Status, description: &str) -> Arc<PluginView> {
         source: "file:a.wasm".into(),
         trigger: "every 5s".into(),
         version: None,
+        candidate: None,
+        versions: Arc::from([]),
         running: Vec::new(),
         last_runs: Vec::new(),
         next_run: Some(Timestamp::UNIX_EPOCH),
@@ -31,6 +33,8 @@ fn view(name: &str, status: Status, description: &str) -> Arc<PluginView> {
         failures_in_row: 0,
         totals: Totals::default(),
         escalates: false,
+        verdict: None,
+        ladder: None,
     })
 }
 
@@ -38,7 +42,13 @@ fn snapshot(plugins: Vec<Arc<PluginView>>) -> Snapshot {
     Snapshot {
         taken: Now { mono: Mono::START, wall: Timestamp::UNIX_EPOCH },
         started: Timestamp::UNIX_EPOCH,
-        host: HostView { status: Status::Healthy, description: String::new(), draining: false, loading: 0 },
+        host: HostView {
+            status: Status::Healthy,
+            description: String::new(),
+            draining: false,
+            loading: 0,
+            config_hash: String::new(),
+        },
         plugins: plugins.into(),
     }
 }
@@ -56,6 +66,7 @@ fn serve(plugins: Vec<Arc<PluginView>>, names_only: bool) -> (Arc<Board>, Socket
         termination_log: PathBuf::from("/nonexistent"),
         process_niceness: crate::lanes::priority::niceness().unwrap(),
         on_shutdown: Box::new(|| {}),
+        on_hangup: Box::new(|| {}),
     };
     spawn(bound, Signals::install().unwrap(), options).unwrap();
     (board, address)

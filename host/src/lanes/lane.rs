@@ -5,15 +5,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use super::shared::Shared;
+use super::governor::Pacer;
+use super::shared::{LastTurn, Shared};
 use super::task::{After, End, Remains, Task};
 use super::{LaneObserver, clock, slice};
+use crate::wedge::{self, Point};
 
 /// Runs until [`Shared::stop_lanes`].
-pub(super) fn run(shared: &Shared, observer: &dyn LaneObserver, lane: usize) {
+pub(super) fn run(shared: &Shared, pacer: &Pacer, observer: &dyn LaneObserver, lane: usize) {
     let mut last = None;
     let mut cpu_before_ns = clock::thread_cpu_ns();
-    while let Some((turn, task)) = shared.next(last.take(), || observer.idle(lane), || observer.awake(lane)) {
+    loop {
+        if pacer.is_limited() {
+            pace(shared, pacer, &mut last);
+        }
+        let next = shared.next(lane, last.take(), || observer.idle(lane), || observer.awake(lane));
+        let Some((turn, task)) = next else { return };
         if !task.take_for_poll() {
             // Killed while it lay in the queue. Nothing was used, and nothing is charged.
             last = Some((turn, 0, None));
@@ -22,6 +29,7 @@ pub(super) fn run(shared: &Shared, observer: &dyn LaneObserver, lane: usize) {
         let began = Instant::now();
         let waited = task.meter.poll_begins(began);
         observer.poll_begins(lane, waited);
+        wedge::pass(Point::Lane);
         slice::begin(began);
         let polled = poll(&task);
         slice::end();
@@ -47,6 +55,22 @@ pub(super) fn run(shared: &Shared, observer: &dyn LaneObserver, lane: usize) {
                 Some((turn, cpu_ns, None))
             }
         };
+    }
+}
+
+/// Charges the last turn, and sleeps where the limit demands it. Nothing is held meanwhile: what is queued can be killed or taken by
+/// another lane.
+fn pace(shared: &Shared, pacer: &Pacer, last: &mut Option<LastTurn>) {
+    let cpu_ns = last.as_ref().map_or(0, |(_, cpu_ns, _)| *cpu_ns);
+    if !pacer.must_wait(cpu_ns) {
+        return;
+    }
+    shared.settle(last.take());
+    loop {
+        pacer.wait();
+        if shared.is_stopping() || !pacer.is_limited() || !pacer.must_wait(0) {
+            return;
+        }
     }
 }
 

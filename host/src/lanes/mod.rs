@@ -16,12 +16,14 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use governor::Pacer;
 use priority::Role;
 use queue::GroupKey;
 pub use runtime::guest_runtime;
@@ -46,10 +48,12 @@ pub trait LaneObserver: Send + Sync + 'static {
 /// How many lanes, and where their host calls find a runtime.
 #[derive(Debug)]
 pub struct Options {
-    /// How many threads; at least one.
+    /// How many threads; at least one. All of them work, until [`LaneCount::set`] parks some.
     pub lanes: usize,
     /// The guests' own tokio runtime: its timers, sockets and blocking pool. Never the host's.
     pub runtime: tokio::runtime::Handle,
+    /// Holds them back where there is a CPU limit.
+    pub pacer: Arc<Pacer>,
     /// The niceness the process was started with.
     pub process_niceness: i32,
 }
@@ -71,19 +75,25 @@ impl Lanes {
         let nice = options.process_niceness;
         for lane in 0..options.lanes.max(1) {
             let (shared, observer, runtime) = (lanes.shared.clone(), observer.clone(), options.runtime.clone());
-            lanes.threads.push(spawn(format!("lane-{lane}"), nice, move || {
+            let pacer = options.pacer.clone();
+            lanes.threads.push(spawn(format!("lane-{lane}"), Role::Guest, nice, move || {
                 observer.registered(lane);
                 let _runtime = runtime.enter();
-                lane::run(&shared, &*observer, lane);
+                lane::run(&shared, &pacer, &*observer, lane);
             })?);
         }
         let (shared, runtime) = (lanes.shared.clone(), options.runtime.clone());
-        lanes.reaper = Some(spawn("reaper".to_owned(), nice, move || {
+        lanes.reaper = Some(spawn("reaper".to_owned(), Role::Guest, nice, move || {
             // What a guest held may hold timers and sockets, which want their runtime when they are dropped.
             let _runtime = runtime.enter();
             shared.reap_until_stopped();
         })?);
         Ok(lanes)
+    }
+
+    /// The handle that parks lanes.
+    pub fn count(&self) -> LaneCount {
+        LaneCount(self.shared.clone())
     }
 
     /// Makes a group: its tasks together get `weight` hundredths of a share. It goes when its last task and handle are gone.
@@ -121,6 +131,23 @@ impl Drop for Lanes {
     }
 }
 
+/// Says how many of the lanes work; the others are parked, which costs nothing.
+#[derive(Clone)]
+pub struct LaneCount(Arc<Shared>);
+
+impl LaneCount {
+    /// From now on so many, at least one. A lane that is to be parked ends its slice first.
+    pub fn set(&self, lanes: usize) {
+        self.0.set_active_lanes(lanes);
+    }
+}
+
+impl fmt::Debug for LaneCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaneCount").finish_non_exhaustive()
+    }
+}
+
 /// Whose time the tasks of one plugin are charged to.
 #[derive(Clone)]
 pub struct Group(Arc<GroupInner>);
@@ -148,13 +175,19 @@ impl Drop for GroupInner {
     }
 }
 
-fn spawn(name: String, process_niceness: i32, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+/// Spawns a thread, and waits until it has the niceness of its role.
+fn spawn(
+    name: String,
+    role: Role,
+    process_niceness: i32,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
     let (tell, told) = std::sync::mpsc::sync_channel(1);
     let what = format!("starting the thread {name}");
     let thread = std::thread::Builder::new()
         .name(name)
         .spawn(move || {
-            let ready = priority::take(Role::Guest, process_niceness);
+            let ready = priority::take(role, process_niceness);
             let go = ready.is_ok();
             // The other side waits for exactly this.
             let _ = tell.send(ready);

@@ -40,7 +40,8 @@ pub fn verify(role: Role, process_niceness: i32) -> Result<()> {
     Ok(())
 }
 
-fn expected(role: Role, process_niceness: i32) -> i32 {
+/// The niceness that `role` demands, given the process's own.
+pub fn expected(role: Role, process_niceness: i32) -> i32 {
     match role {
         Role::Host => process_niceness,
         Role::Guest => (process_niceness + GUEST_NICER_BY).min(19),

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Runtime};
 
 use super::priority::{self, Role};
+use crate::wedge::{self, Point};
 
 /// How many host calls may block a thread at once; more wait.
 const BLOCKING_THREADS: usize = 16;
@@ -15,7 +16,7 @@ const BLOCKING_THREADS: usize = 16;
 /// # Errors
 /// If its threads cannot be spawned.
 pub fn guest_runtime(process_niceness: i32) -> Result<Runtime> {
-    Builder::new_multi_thread()
+    let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(Duration::from_secs(10))
@@ -28,5 +29,14 @@ pub fn guest_runtime(process_niceness: i32) -> Result<Runtime> {
         })
         .enable_all()
         .build()
-        .context("starting the guests' runtime")
+        .context("starting the guests' runtime")?;
+    if cfg!(feature = "wedge") {
+        runtime.spawn(async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                wedge::pass(Point::GuestIo);
+            }
+        });
+    }
+    Ok(runtime)
 }

@@ -39,7 +39,8 @@ impl Rig {
     fn new(lanes: usize) -> Rig {
         let nice = priority::niceness().unwrap();
         let runtime = guest_runtime(nice).unwrap();
-        let options = Options { lanes, runtime: runtime.handle().clone(), process_niceness: nice };
+        let pacer = Pacer::new();
+        let options = Options { lanes, runtime: runtime.handle().clone(), pacer, process_niceness: nice };
         Rig { lanes: Some(Lanes::start(&options, Arc::new(Counter::default())).unwrap()), _runtime: runtime }
     }
 
@@ -274,7 +275,8 @@ fn each_lane_registers_and_all_threads_have_their_niceness() {
     let nice = priority::niceness().unwrap();
     let runtime = guest_runtime(nice).unwrap();
     let counter = Arc::new(Counter::default());
-    let options = Options { lanes: 3, runtime: runtime.handle().clone(), process_niceness: nice };
+    let pacer = Pacer::new();
+    let options = Options { lanes: 3, runtime: runtime.handle().clone(), pacer, process_niceness: nice };
     let lanes = Lanes::start(&options, counter.clone()).unwrap();
     let blocking = runtime.handle().spawn_blocking(move || priority::verify(priority::Role::Guest, nice));
     runtime.block_on(blocking).unwrap().unwrap();

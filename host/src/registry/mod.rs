@@ -53,6 +53,8 @@ pub struct Fetched {
     pub manifest: Digest,
     /// The wasm.
     pub artifact: Artifact,
+    /// Whether it is what was kept on disk.
+    pub from_disk: bool,
     /// What an operator should know although there is an artifact: it is the kept one since the registry failed, or it could not be kept.
     pub problem: Option<String>,
 }
@@ -175,7 +177,7 @@ impl Registry {
         let problem = stored
             .and_then(Result::err)
             .map(|error| format!("{reference}: it is not kept for a restart ({error:#}): look at dataDir's disk"));
-        Ok(Fetched { manifest: found.digest, artifact: Artifact::from_bytes(bytes), problem })
+        Ok(Fetched { manifest: found.digest, artifact: Artifact::from_bytes(bytes), from_disk: false, problem })
     }
 
     /// What was kept of a reference, if it passes today's checks.
@@ -190,7 +192,7 @@ impl Registry {
         // Kept while nothing was asked for, perhaps: the registry then has to give the signature.
         keys.check_manifest(manifest, &kept.signatures).ok()?;
         let bytes = store.blob(layer.digest)?;
-        Some(Fetched { manifest, artifact: Artifact::from_bytes(bytes), problem: None })
+        Some(Fetched { manifest, artifact: Artifact::from_bytes(bytes), from_disk: true, problem: None })
     }
 
     fn wait<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {

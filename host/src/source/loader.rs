@@ -1,24 +1,27 @@
-//! From files to versions that can run: reads, verifies, compiles and links off to the side, a few at a time, at low priority.
+//! From files and registries to versions that can run: reads, verifies, compiles and links off to the side, a few at a time, at low priority.
 //!
-//! Plugins with the same bytes share the compiled code. Whatever is wrong with a file is told to the driver as a refusal.
+//! Plugins with the same bytes share the compiled code. Whatever is wrong with one is told to the driver as a refusal.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use anyhow::{Context, Result};
 
+use super::Place;
+use super::fetch::Fetcher;
 use crate::artifact::{self, Anatomy, Artifact};
+use crate::compile::{Compiler, Refused};
 use crate::core::config::{Plugin, PluginLayer, resolve};
 use crate::core::event::{Event, LoadedVersion};
+use crate::core::health::Stage;
 use crate::core::name::{Digest, PluginId, PluginName};
 use crate::driver::{Clock, Inbox, Message};
 use crate::guest::{Prepared, Toolbox};
 use crate::lanes::priority::{self, Role};
-use crate::registry::{Registry, Troubles};
-use crate::source::Place;
+use crate::registry::Registry;
 use crate::verify::Keys;
+use crate::wedge::{self, Point};
 
 /// How many plugins are fetched from registries at once. They wait for a network, and files do not wait for them.
 const FETCHERS: usize = 4;
@@ -37,170 +40,289 @@ pub struct Job {
     /// `defaults`
     pub defaults: Arc<PluginLayer>,
     /// Its entry.
-    pub entry: PluginLayer,
+    pub entry: Arc<PluginLayer>,
+    /// How soon it is needed.
+    pub need: Need,
+    /// Only asks its registry whether there is something else than what was loaded last.
+    pub again: bool,
 }
 
-/// Compiled code by artifact: each is compiled once, and whoever comes meanwhile waits for it.
-type Shelf = Mutex<HashMap<Digest, Arc<Mutex<Option<Result<Arc<Prepared>, String>>>>>>;
+/// How soon a job is needed: the order of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// Nothing of the plugin runs yet.
+    First,
+    /// An older version goes on meanwhile.
+    Newer,
+}
 
-/// Loads jobs on threads of its own until there are none left.
+/// Compiled code by artifact, for as long as somebody holds it: each is compiled once, and whoever comes meanwhile waits for it.
+type Shelf = Mutex<HashMap<Digest, Arc<Mutex<Weak<Prepared>>>>>;
+
+/// Loads jobs on threads of its own, for as long as the process runs.
+#[derive(Clone)]
 pub struct Loader {
-    threads: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
 }
 
-struct Shared {
-    files: Mutex<VecDeque<Job>>,
-    references: Mutex<VecDeque<Job>>,
-    registry: Arc<Registry>,
-    troubles: Troubles,
-    clock: Clock,
-    shelf: Shelf,
-    toolbox: Arc<Toolbox>,
-    memory_limit_bytes: u64,
-    inbox: Arc<Inbox>,
-}
-
-/// What a loader works with.
-pub struct Tools {
-    /// Compiles and links.
+/// What a loader is started with.
+pub struct LoaderOptions {
+    /// How many jobs with files at once.
+    pub threads: usize,
+    /// What guests are linked with.
     pub toolbox: Arc<Toolbox>,
+    /// Compiles, off to the side.
+    pub compiler: Compiler,
     /// Fetches.
-    pub registry: Arc<Registry>,
-    /// What all guests may hold together, in bytes: a guest that needs more from its start can never run.
-    pub memory_limit_bytes: u64,
+    pub registry: Registry,
     /// Says since when a registry is in trouble.
     pub clock: Clock,
+    /// What all guests may hold together: one that needs more from its start can never run.
+    pub memory_limit_bytes: u64,
+    /// The niceness the process was started with.
+    pub process_niceness: i32,
     /// Who is told.
     pub inbox: Arc<Inbox>,
 }
 
-impl Loader {
-    /// Starts `threads` threads that load `jobs` from files in their order, and a few that load those from registries.
-    ///
-    /// # Errors
-    /// If a thread cannot be spawned.
-    pub fn start(threads: usize, jobs: VecDeque<Job>, tools: Tools, process_niceness: i32) -> Result<Loader> {
-        let Tools { toolbox, registry, memory_limit_bytes, clock, inbox } = tools;
-        let (references, files): (VecDeque<Job>, VecDeque<Job>) =
-            jobs.into_iter().partition(|job| matches!(job.place, Place::Registry(_)));
-        let fetchers = references.len().min(FETCHERS);
-        let shared = Arc::new(Shared {
-            files: Mutex::new(files),
-            references: Mutex::new(references),
-            registry,
-            troubles: Troubles::default(),
-            clock,
-            shelf: Mutex::new(HashMap::new()),
-            toolbox,
-            memory_limit_bytes,
-            inbox,
-        });
-        let spawn = |name: String, jobs: fn(&Shared) -> &Mutex<VecDeque<Job>>| {
-            let shared = shared.clone();
-            std::thread::Builder::new()
-                .name(name)
-                // Cranelift recurses deeply into deeply nested code.
-                .stack_size(16 << 20)
-                .spawn(move || {
-                    // The compiler's threads are spawned from here, and inherit this.
-                    if let Err(error) = priority::take(Role::Guest, process_niceness) {
-                        tracing::warn!(error = format!("{error:#}"), "compiling at normal priority");
-                    }
-                    shared.work(jobs(&shared));
-                })
-                .context("starting a loader's thread")
-        };
-        let loaders = (0..threads.max(1)).map(|number| spawn(format!("loader-{number}"), |shared| &shared.files));
-        let fetchers = (0..fetchers).map(|number| spawn(format!("fetcher-{number}"), |shared| &shared.references));
-        Ok(Loader { threads: loaders.chain(fetchers).collect::<Result<_>>()? })
-    }
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    shelf: Shelf,
+    toolbox: Arc<Toolbox>,
+    compiler: Compiler,
+    fetcher: Fetcher,
+    memory_limit_bytes: u64,
+    inbox: Arc<Inbox>,
+}
 
-    /// Waits until everything is loaded or refused.
-    pub fn join(self) {
-        for thread in self.threads {
-            // A loader that panicked has said so in the log; the plugin it was at stays `Loading`.
-            let _ = thread.join();
+/// At most one job waits for each plugin, and at most one is in work: a newer one takes the waiting one's place.
+#[derive(Default)]
+struct Queue {
+    waiting: BTreeMap<(Need, u64), Job>,
+    places: HashMap<PluginId, (Need, u64)>,
+    in_work: HashSet<PluginId>,
+    next: u64,
+}
+
+/// What a thread loads.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Files,
+    References,
+}
+
+impl What {
+    fn is(self, job: &Job) -> bool {
+        match self {
+            What::Files => matches!(job.place, Place::File(_)),
+            What::References => matches!(job.place, Place::Registry(_)),
         }
     }
 }
 
+impl Queue {
+    fn push(&mut self, mut job: Job) {
+        // It keeps its place in the order, unless it is needed sooner now.
+        let place = match self.places.remove(&job.plugin) {
+            Some(place) => {
+                // One that was to load whatever there is still has to.
+                job.again &= self.waiting.remove(&place).is_none_or(|before| before.again);
+                (place.0.min(job.need), place.1)
+            }
+            None => {
+                self.next += 1;
+                (job.need, self.next)
+            }
+        };
+        self.places.insert(job.plugin, place);
+        self.waiting.insert(place, job);
+    }
+
+    /// The job that is needed most, of those whose plugin is not in work: two results of one plugin never cross.
+    fn pop(&mut self, what: What) -> Option<Job> {
+        let is_next = |job: &Job| what.is(job) && !self.in_work.contains(&job.plugin);
+        let place = self.waiting.iter().find(|(_, job)| is_next(job)).map(|(place, _)| *place)?;
+        let job = self.waiting.remove(&place)?;
+        self.places.remove(&job.plugin);
+        self.in_work.insert(job.plugin);
+        Some(job)
+    }
+}
+
+impl Loader {
+    /// Starts the threads. They end with the process.
+    ///
+    /// # Errors
+    /// If a thread cannot be spawned.
+    pub fn start(options: LoaderOptions) -> Result<Loader> {
+        let LoaderOptions { threads, toolbox, compiler, registry, clock, memory_limit_bytes, process_niceness, inbox } =
+            options;
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            arrived: Condvar::new(),
+            shelf: Mutex::default(),
+            toolbox,
+            compiler,
+            fetcher: Fetcher::new(registry, clock, inbox.clone()),
+            memory_limit_bytes,
+            inbox,
+        });
+        let loaders = (0..threads.max(1)).map(|number| (format!("loader-{number}"), What::Files));
+        let fetchers = (0..FETCHERS).map(|number| (format!("fetcher-{number}"), What::References));
+        for (name, what) in loaders.chain(fetchers) {
+            let shared = shared.clone();
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || {
+                    // Compile children are started from here, and inherit this.
+                    if let Err(error) = priority::take(Role::Guest, process_niceness) {
+                        tracing::warn!(error = format!("{error:#}"), "compiling at normal priority");
+                    }
+                    shared.work(what);
+                })
+                .context("starting a loader's thread")?;
+        }
+        Ok(Loader { shared })
+    }
+
+    /// Queues a job. One of the same plugin that still waits is dropped for it.
+    pub fn load(&self, job: Job) {
+        if !job.again {
+            self.shared.inbox.send(Message::Event(Event::Found { plugin: job.plugin }));
+        }
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+        // One of the threads is for it, and it is not told which.
+        self.shared.arrived.notify_all();
+    }
+
+    /// Drops a job that waits: its plugin is gone.
+    pub fn forget(&self, plugin: PluginId) {
+        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = queue.places.remove(&plugin) {
+            queue.waiting.remove(&place);
+        }
+        drop(queue);
+        self.shared.fetcher.forget(plugin);
+    }
+}
+
+/// What a job comes to: what the driver is to know of the version, and its code.
+type Loaded = (Option<PluginLayer>, LoadedVersion, Arc<Prepared>);
+
 impl Shared {
-    fn work(&self, jobs: &Mutex<VecDeque<Job>>) {
+    fn work(&self, what: What) {
         loop {
-            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(job) = job else { return };
+            let job = self.next(what);
             let plugin = job.plugin;
-            self.inbox.send(Message::Event(Event::Loading { plugin }));
+            wedge::pass(Point::Loader);
+            if !job.again {
+                self.inbox.send(Message::Event(Event::Loading { plugin }));
+            }
             // A fault of the compiler is held to the one plugin that met it.
             let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.load(&job)));
             let message = match loaded {
-                Ok(Ok((config, version, prepared))) => {
-                    Message::Prepared { plugin, config: Arc::new(config), version: Arc::new(version), prepared }
+                Ok(Ok(None)) => None,
+                Ok(Ok(Some((manifest, version, prepared)))) => {
+                    Some(Message::Prepared { plugin, manifest, version: Arc::new(version), prepared })
                 }
-                Ok(Err(reason)) => Message::Event(Event::Refused { plugin, reason }),
+                Ok(Err((digest, reason))) => Some(Message::Event(Event::Refused { plugin, digest, reason })),
                 Err(_) => {
                     let reason = format!("{}: the compiler failed on it; please report this", job.place);
-                    Message::Event(Event::Refused { plugin, reason })
+                    Some(Message::Event(Event::Refused { plugin, digest: None, reason }))
                 }
             };
-            self.inbox.send(message);
+            if let Some(message) = message {
+                self.inbox.send(message);
+            }
+            self.queue.lock().unwrap_or_else(PoisonError::into_inner).in_work.remove(&plugin);
+            // A job of the same plugin may have waited for this one.
+            self.arrived.notify_all();
         }
     }
 
-    fn load(&self, job: &Job) -> Result<(Plugin, LoadedVersion, Arc<Prepared>), String> {
+    fn next(&self, what: What) -> Job {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(job) = queue.pop(what) {
+                return job;
+            }
+            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// None if there is nothing newer.
+    fn load(&self, job: &Job) -> Result<Option<Loaded>, (Option<Digest>, String)> {
+        let plugin = job.plugin;
         let at = |why: String| format!("{}: {why}", job.place);
-        let artifact = self.artifact(job)?;
-        let anatomy = artifact.anatomy().map_err(at)?;
-        let config = resolve(&job.name, artifact::layer(&anatomy), &job.defaults, &job.entry).map_err(at)?;
-        let prepared = self.prepared(&artifact, &anatomy).map_err(at)?;
-        check_memory(&prepared, &config, self.memory_limit_bytes).map_err(at)?;
-        let version = LoadedVersion {
-            digest: artifact.digest,
-            author_version: anatomy.manifest.and_then(|manifest| manifest.version),
-            has_check: prepared.has_check(),
+        let Some(artifact) = self.artifact(job).map_err(|why| (None, why))? else { return Ok(None) };
+        if job.again {
+            self.inbox.send(Message::Event(Event::Found { plugin }));
+            self.inbox.send(Message::Event(Event::Loading { plugin }));
+        }
+        let digest = artifact.digest;
+        let staged = |stage| self.inbox.send(Message::Event(Event::Staged { plugin, digest, stage }));
+        let refused = |why: String| (Some(digest), at(why));
+        staged(Stage::Seen);
+        let anatomy = artifact.anatomy().map_err(refused)?;
+        let config = resolve(&job.name, artifact::layer(&anatomy), &job.defaults, &job.entry).map_err(refused)?;
+        staged(Stage::Verified);
+        let prepared = self.prepared(&artifact, &anatomy).map_err(refused)?;
+        check_memory(&prepared, &config, self.memory_limit_bytes).map_err(refused)?;
+        staged(Stage::Compiled);
+        let (manifest, author_version, wants) = match anatomy.manifest {
+            Some(manifest) => (Some(manifest.plugin), manifest.version, manifest.wants),
+            None => (None, None, Vec::new()),
         };
-        Ok((config, version, prepared))
+        let has_check = prepared.has_check();
+        let version = LoadedVersion { digest, author_version, has_check, wants: wants.into() };
+        Ok(Some((manifest, version, prepared)))
     }
 
     /// Gets the bytes, signed where that is asked for. Nothing has looked into them yet.
-    fn artifact(&self, job: &Job) -> Result<Artifact, String> {
+    fn artifact(&self, job: &Job) -> Result<Option<Artifact>, String> {
         match &job.place {
+            Place::Registry(reference) => self.fetcher.artifact(job, reference),
             Place::File(path) => {
                 let at = |why: String| format!("{}: {why}", job.place);
                 let artifact = Artifact::read(path).map_err(at)?;
                 job.keys.check_file(path, &artifact.bytes).map_err(at)?;
-                Ok(artifact)
-            }
-            Place::Registry(reference) => {
-                let fetched = self.registry.load(reference, &job.keys);
-                let problem = match &fetched {
-                    Ok(fetched) => fetched.problem.clone(),
-                    Err(fault) => fault.is_outage().then(|| fault.to_string()),
-                };
-                if let Some(problem) = &problem {
-                    tracing::warn!(plugin = job.name.as_str(), problem, "a registry is in trouble");
-                }
-                let now = self.clock.now().wall;
-                self.troubles.note(reference, problem, now, |problem| {
-                    self.inbox.send(Message::Event(Event::HostFault { key: "registry", problem }));
-                });
-                let fetched = fetched.map_err(|fault| fault.to_string())?;
-                tracing::info!(
-                    plugin = job.name.as_str(),
-                    manifest = %fetched.manifest,
-                    digest = %fetched.artifact.digest,
-                    "fetched from a registry"
-                );
-                Ok(fetched.artifact)
+                Ok(Some(artifact))
             }
         }
     }
 
     fn prepared(&self, artifact: &Artifact, anatomy: &Anatomy) -> Result<Arc<Prepared>, String> {
-        let place =
-            self.shelf.lock().unwrap_or_else(PoisonError::into_inner).entry(artifact.digest).or_default().clone();
+        let place = {
+            let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+            // What nobody holds any more has been freed; its place goes too, but for one that is being filled.
+            let is_of_use = |place: &Arc<Mutex<Weak<Prepared>>>| {
+                Arc::strong_count(place) > 1 || place.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0
+            };
+            if shelf.len() >= shelf.capacity() {
+                shelf.retain(|_, place| is_of_use(place));
+            }
+            shelf.entry(artifact.digest).or_default().clone()
+        };
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        place.get_or_insert_with(|| self.toolbox.prepare(anatomy.kind, &artifact.bytes).map(Arc::new)).clone()
+        if let Some(prepared) = place.upgrade() {
+            return Ok(prepared);
+        }
+        let prepared = Arc::new(self.make(artifact, anatomy)?);
+        *place = Arc::downgrade(&prepared);
+        Ok(prepared)
+    }
+
+    fn make(&self, artifact: &Artifact, anatomy: &Anatomy) -> Result<Prepared, String> {
+        let said = |refused: Refused| refused.to_string();
+        let compiled = self.compiler.code(artifact, anatomy.kind).map_err(said)?;
+        match self.toolbox.load(&compiled) {
+            // What the cache held is not to blame an artifact with.
+            Err(_) if compiled.is_from_cache() => {
+                self.toolbox.load(&self.compiler.code_anew(artifact, anatomy.kind).map_err(said)?)
+            }
+            loaded => loaded,
+        }
     }
 }
 
@@ -216,7 +338,7 @@ pub fn load(path: &Path) -> Result<(Artifact, Anatomy), String> {
 }
 
 /// A guest that cannot begin within its limits is refused when it is loaded, not at each run.
-fn check_memory(prepared: &Prepared, config: &Plugin, host_limit_bytes: u64) -> Result<(), String> {
+pub fn check_memory(prepared: &Prepared, config: &Plugin, host_limit_bytes: u64) -> Result<(), String> {
     let needs = prepared.min_memory_bytes;
     let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
     if needs > config.limits.memory_bytes {

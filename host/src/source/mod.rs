@@ -1,6 +1,10 @@
-//! Where artifacts come from: a folder, or a registry. Finds files; reads, verifies and compiles nothing.
+//! Where artifacts and configuration come from, and the watch over both. Runs nothing.
 
+mod configuration;
+mod fetch;
 mod loader;
+mod plan;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +13,9 @@ use std::path::{Component, Path, PathBuf};
 use crate::core::name::PluginName;
 use crate::registry::{Reference, SCHEME};
 
-pub use loader::{Job, Loader, Tools, load};
+pub use configuration::{Configuration, Origin};
+pub use loader::{Job, Loader, LoaderOptions, Need, check_memory, load};
+pub use watch::{Handle, Settings, Watcher};
 
 /// Where one plugin's artifact is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,12 +64,11 @@ pub fn file_of(plugins_dir: &Path, source: &str) -> Result<PathBuf, String> {
     Ok(plugins_dir.join(relative))
 }
 
-/// The `.wasm` files of a folder by the plugin names that they give: the file's name in small letters, with `-` for what a
-/// plugin's name may not have. A file that gives no name, or the same as another, is an error of its own.
+/// The `.wasm` files of a folder, sorted; hidden ones are somebody's temporary files.
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn discover(folder: &Path) -> std::io::Result<Vec<Discovered>> {
+pub fn list(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -73,8 +78,14 @@ pub fn discover(folder: &Path) -> std::io::Result<Vec<Discovered>> {
         }
     }
     files.sort();
+    Ok(files)
+}
+
+/// Sorted files by the plugin names that they give: the file's name in small letters, with `-` for what a plugin's name may not
+/// have. A file that gives no name, or the same as another, is an error of its own.
+pub fn name_all(files: impl IntoIterator<Item = PathBuf>) -> Vec<Discovered> {
     let mut taken: BTreeMap<PluginName, PathBuf> = BTreeMap::new();
-    Ok(files.into_iter().map(|path| name_of(path, &mut taken)).collect())
+    files.into_iter().map(|path| name_of(path, &mut taken)).collect()
 }
 
 /// A file that was found.
@@ -128,7 +139,7 @@ mod tests {
         for name in ["Plain_WASI.wasm", "plain-wasi.wasm", "heart.beat.wasm", "_.wasm", ".tmp.wasm", "notes.txt"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
-        let found = discover(folder.path()).unwrap();
+        let found = name_all(list(folder.path()).unwrap());
         let names: Vec<_> = found
             .iter()
             .filter_map(|found| match found {

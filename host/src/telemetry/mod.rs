@@ -11,8 +11,9 @@ use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
 use crate::core::event::Note;
-use crate::core::health::Status;
+use crate::core::health::{Stage, Status};
 use crate::core::outcome::{Outcome, SkipReason};
+use crate::core::verdict::Verdict;
 use crate::text::shown;
 
 pub use writer::flush;
@@ -115,6 +116,42 @@ pub fn note(note: &Note) {
             match to.1 {
                 Status::Healthy => changed!(Level::INFO),
                 Status::Degraded | Status::Unhealthy => changed!(Level::WARN),
+            }
+        }
+        Note::Version { plugin, digest, version, stage, why } => {
+            let version = version.map(|number| number.0);
+            let why = (!why.is_empty()).then_some(why.as_str());
+            match stage {
+                Stage::AwaitingGrant | Stage::RolledBack | Stage::Refused => {
+                    tracing::warn!(plugin = plugin.as_str(), version, digest = %digest, stage = ?stage, why, "version");
+                }
+                Stage::Seen | Stage::Verified | Stage::Compiled | Stage::Checking | Stage::Replaced | Stage::Freed => {
+                    tracing::debug!(plugin = plugin.as_str(), version, digest = %digest, stage = ?stage, why, "version");
+                }
+                Stage::Trying | Stage::Live | Stage::Proven => {
+                    tracing::info!(plugin = plugin.as_str(), version, digest = %digest, stage = ?stage, why, "version");
+                }
+            }
+        }
+        Note::Verdict { plugin, run, from, to, description } => {
+            macro_rules! verdict {
+                ($level:expr) => {
+                    tracing::event!(
+                        $level,
+                        plugin = plugin.as_str(),
+                        run = run.0,
+                        verdict = %to,
+                        was_verdict = from.map(|from| from.to_string()),
+                        description,
+                        "verdict changed"
+                    )
+                };
+            }
+            match (to, from) {
+                (Verdict::Silent | Verdict::NearDeadline | Verdict::NearBudget(_), _) => verdict!(Level::WARN),
+                // The first word on a run that gets on is no news.
+                (Verdict::Computing | Verdict::Waiting(_), None) => verdict!(Level::DEBUG),
+                (Verdict::Computing | Verdict::Waiting(_) | Verdict::Starved(_), _) => verdict!(Level::INFO),
             }
         }
         Note::TriggerRefused { plugin, waiting } => {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::wedge::{self, Point};
+
 /// How many lines may wait: some megabytes of them at most, and seconds of a busy host.
 const WAITING: usize = 8_192;
 
@@ -47,6 +49,7 @@ fn write_all(lines: &Receiver<Item>, dropped: &AtomicU64) {
     let mut out = io::stderr();
     let mut batch = Vec::with_capacity(64 << 10);
     while let Ok(first) = lines.recv() {
+        wedge::pass(Point::Log);
         let mut flushed = Vec::new();
         let mut next = Some(first);
         while let Some(item) = next {

@@ -137,7 +137,7 @@ impl Keys {
 }
 
 /// Where the signature of a file is looked for.
-fn signature_beside(path: &Path) -> PathBuf {
+pub fn signature_beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".sig");
     PathBuf::from(name)

@@ -11,13 +11,14 @@ use wasmtime::{
     StoreLimitsBuilder,
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
-use windlass::core::config::Config as HostConfig;
+use windlass::compile::Means;
 use windlass::core::event::{Event, Payload};
 use windlass::core::name::PluginId;
 use windlass::driver::{Inbox, Message};
 use windlass::health::Board;
 use windlass::host::{self, Host, Resources, Setup};
 use windlass::lanes::{cgroup, clock};
+use windlass::source::{Origin, Settings, Watcher};
 use windlass_tests::{Scene, guest};
 
 use crate::report::{Report, median};
@@ -149,12 +150,24 @@ impl Windlass {
         for number in 0..PLUGINS {
             yaml += &format!("  p{number}: {{ source: file:empty.wasm }}\n");
         }
-        let mut config = HostConfig::from_yaml(&yaml).unwrap();
-        config.plugins_dir = scene.plugins();
-        let resources = Resources::settle(&config, &cgroup::Roots::default()).unwrap();
-        let board = Board::new(resources.lanes, host::empty_snapshot());
+        let mut origin = Origin::find(None, Some(&scene.configure(&yaml))).unwrap();
+        let read = origin.read().unwrap();
+        let resources = Resources::settle(&read.config, &cgroup::Roots::default()).unwrap();
+        let settings = Settings { every: Duration::from_secs(60), events: false };
+        let board = Board::new(resources.plan.most(), host::empty_snapshot());
         let inbox = Inbox::new();
-        let setup = Setup { config, discover: false, resources, board: board.clone(), inbox: inbox.clone(), seed: 7 };
+        let compile = Means { program: windlass_tests::binary(), ..Means::default() };
+        let setup = Setup {
+            drain: read.config.drain,
+            data_dir: None,
+            watcher: Watcher::new(origin, read, settings).unwrap(),
+            resources,
+            governed_by: None,
+            compile,
+            board: board.clone(),
+            inbox: inbox.clone(),
+            seed: 7,
+        };
         let host = Host::start(setup).unwrap();
         while !board.snapshot().all_loaded() {
             std::thread::sleep(Duration::from_millis(10));

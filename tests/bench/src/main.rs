@@ -8,12 +8,20 @@
     reason = "a benchmark may stop where something is missing"
 )]
 
+mod coldstart;
 mod density;
 mod dispatch;
 mod fairness;
 mod health;
+mod kill;
 mod metering;
+mod quota;
+mod quota_child;
 mod report;
+mod slice;
+mod stage;
+mod storm;
+mod swap;
 
 use std::process::ExitCode;
 
@@ -24,8 +32,28 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some("prober") = arguments.first().map(String::as_str) {
-        health::prober(&arguments);
+    // The other processes of a benchmark are this same binary.
+    match arguments.first().map(String::as_str) {
+        Some("prober") => {
+            health::prober(&arguments);
+            return ExitCode::SUCCESS;
+        }
+        Some("rival") => {
+            health::rival(&arguments);
+            return ExitCode::SUCCESS;
+        }
+        Some("slice-inside") => {
+            slice::inside(arguments.iter().any(|argument| argument == "--short"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
+    }
+    if let Some("quota-prober") = arguments.first().map(String::as_str) {
+        quota::prober(&arguments);
+        return ExitCode::SUCCESS;
+    }
+    if let Some("quota-child") = arguments.first().map(String::as_str) {
+        quota_child::inside(&arguments);
         return ExitCode::SUCCESS;
     }
     let short = arguments.iter().any(|argument| argument == "--short");
@@ -35,7 +63,13 @@ fn main() -> ExitCode {
         Some("metering") => metering::run(short),
         Some("fairness") => fairness::run(short),
         Some("health") => health::run(short),
+        Some("kill") => kill::run(short),
+        Some("slice") => slice::run(short),
+        Some("quota") => quota::run(short),
         Some("density") => density::run(short),
+        Some("coldstart") => coldstart::run(short),
+        Some("storm") => storm::run(short),
+        Some("swap") => swap::run(short),
         other => {
             eprintln!("windlass-bench: there is no benchmark {other:?}");
             return ExitCode::from(2);

@@ -4,7 +4,13 @@ use serde_json::json;
 
 pub(crate) struct Report {
     name: &'static str,
-    figures: Vec<(String, f64, Option<f64>)>,
+    figures: Vec<(String, f64, Option<Target>)>,
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    AtMost(f64),
+    AtLeast(f64),
 }
 
 impl Report {
@@ -19,7 +25,12 @@ impl Report {
 
     /// Adds a figure that should be no larger than its target.
     pub(crate) fn at_most(&mut self, name: impl Into<String>, value: f64, target: f64) {
-        self.figures.push((name.into(), value, Some(target)));
+        self.figures.push((name.into(), value, Some(Target::AtMost(target))));
+    }
+
+    /// Adds a figure that should be no smaller than its target.
+    pub(crate) fn at_least(&mut self, name: impl Into<String>, value: f64, target: f64) {
+        self.figures.push((name.into(), value, Some(Target::AtLeast(target))));
     }
 
     pub(crate) fn print(&self, as_json: bool) {
@@ -31,10 +42,15 @@ impl Report {
         }
         println!("{}", self.name);
         for (name, value, target) in &self.figures {
-            let against = match target {
-                Some(target) if value <= target => format!("  at most {target}: met"),
-                Some(target) => format!("  at most {target}: MISSED"),
-                None => String::new(),
+            let (met, against) = match target {
+                Some(Target::AtMost(target)) => (value <= target, format!("  at most {target}: ")),
+                Some(Target::AtLeast(target)) => (value >= target, format!("  at least {target}: ")),
+                None => (true, String::new()),
+            };
+            let against = match (against.is_empty(), met) {
+                (true, _) => against,
+                (false, true) => against + "met",
+                (false, false) => against + "MISSED",
             };
             println!("  {name:<28} {:>12}{against}", rounded(*value));
         }

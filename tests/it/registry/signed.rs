@@ -217,6 +217,34 @@ fn a_file_runs_if_its_signature_is_beside_it() {
         let text = description(&host, name);
         assert!(text.contains(said) && text.contains("sign"), "{text}");
     }
+    // One that comes later is seen.
+    fs::write(plugins.join("missing.wasm.sig"), sign(&folder, "ours", &wasm)).unwrap();
+    host.wait_for_run("missing");
+}
+
+#[test]
+fn a_tag_that_moves_while_the_host_runs_is_swapped_in_once_it_is_signed() {
+    let Some(registry) = Registry::start() else { return };
+    let scene = Scene::new();
+    key(scene.path(), "ours");
+    let reference = registry.at("job:1");
+    let old = push(&scene, "succeeds", &reference);
+    cosign_2(&registry, "job", scene.path(), "ours", &old);
+    let pem = fs::read(scene.path().join("ours.pub")).unwrap();
+    let yaml = format!(
+        "verify: {{ keys: [ours.pub] }}\nplugins:\n  job: {{ source: \"{reference}\", refreshSeconds: 1, every: 50ms }}\n"
+    );
+    let other = Scene::new();
+    fs::write(other.path().join("ours.pub"), pem).unwrap();
+    let host = other.run(&yaml);
+    host.wait_for_run("job");
+    let new = push(&scene, "heartbeat", &reference);
+    let plugin = host.wait_for("job", |plugin| plugin["status"] == "Degraded");
+    let said = plugin["description"].as_str().unwrap();
+    assert!(said.contains("version 1 goes on") && said.contains("has none"), "{said}");
+    cosign_2(&registry, "job", scene.path(), "ours", &new);
+    let plugin = host.wait_for("job", |plugin| plugin["version"]["number"] == 2);
+    assert_eq!(plugin["version"]["digest"], digest(&guest("heartbeat")).as_str(), "{plugin:#}");
 }
 
 #[test]

@@ -40,6 +40,21 @@ pub fn whole(text: &str) -> Result<u64, String> {
     exact(digits, factor, scale).ok_or_else(|| format!("{text} is no whole amount between 0 and {}", u64::MAX))
 }
 
+/// Reads an amount of thousandths, such as CPUs: `250m` is 250, `1` is 1,000, `0.5` is 500.
+///
+/// # Errors
+/// What is wrong with it, and how to write it.
+pub fn thousandths(text: &str) -> Result<u64, String> {
+    match text.strip_suffix('m') {
+        Some(milli) => whole(milli),
+        None => {
+            refuse_ambiguous_number(text)?;
+            let (digits, scale) = decimal(text).ok_or_else(|| malformed(text))?;
+            exact(digits, 1_000, scale).ok_or_else(|| format!("{text} is no whole number of thousandths"))
+        }
+    }
+}
+
 /// Reads a number of seconds, such as `30` or `0.5`.
 ///
 /// # Errors
@@ -201,6 +216,17 @@ mod tests {
             let why = whole(text).unwrap_err();
             assert!(why.contains(right), "{why}");
             assert!(seconds(text).unwrap_err().contains(right));
+        }
+    }
+
+    #[test]
+    fn cpus_are_counted_in_thousandths() {
+        assert_eq!(thousandths("250m"), Ok(250));
+        assert_eq!(thousandths("1"), Ok(1_000));
+        assert_eq!(thousandths("0.5"), Ok(500));
+        assert_eq!(thousandths("2.25"), Ok(2_250));
+        for bad in ["", "m", "half", "-1", "0.0001", "1.5m", "250mi"] {
+            assert!(thousandths(bad).is_err(), "{bad}");
         }
     }
 

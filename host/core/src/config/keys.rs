@@ -69,16 +69,32 @@ pub const HOST: &[Key] = &[
         "full",
         "`names`: no descriptions or data on the health port",
     ),
-    key("admin.listen", Kind::Address, "127.0.0.1:8081", "Admin port; nothing listens there in this version"),
+    key(
+        "admin.listen",
+        Kind::Address,
+        "127.0.0.1:8081",
+        "Admin port; a token is required on any other address than the loopback",
+    ),
     key("admin.tokenFile", Kind::Text, "none", "File with the admin port's token"),
     key("pluginsDir", Kind::Text, "/plugins", "Folder that `file:` sources are relative to"),
+    key(
+        "configDir",
+        Kind::Text,
+        "none",
+        "Folder of further files, each with `plugins:`; a name in two files is an error that names both",
+    ),
     key(
         "discover",
         Kind::Bool,
         "false with a config file, true for `windlass run DIR`",
         "Whether a .wasm in pluginsDir without an entry is run; else it is listed as Ignored",
     ),
-    key("dataDir", Kind::Text, "none", "Folder for the host's own data; an exclusive lock is held in it"),
+    key(
+        "dataDir",
+        Kind::Text,
+        "none",
+        "Folder for the host's own data: compiled code is kept in `cache/compiled`, at most 2 GiB, private to the host's user; an exclusive lock is held in it",
+    ),
     key("verify.keys", Kind::Texts, "none", VERIFY),
     key("drainSeconds", Kind::Seconds(0.0, 3_600.0), "25", "How long runs in flight may go on after SIGTERM"),
     key(
@@ -112,6 +128,19 @@ pub const PLUGIN: &[Key] = &[
         "How often a tag in a registry is resolved again; a digest never",
     ),
     key("verify.keys", Kind::Texts, "none; then those of the top level count", VERIFY),
+    key(
+        "trial",
+        Kind::OneOf(&["None", "OneRun"], &[]),
+        "None",
+        "`OneRun`: a newer version must succeed once, in a run of its own, before it takes over",
+    ),
+    key("probation.runs", Kind::Whole(1, 1_000), "3", "Finished runs that a newer version is watched for"),
+    key(
+        "probation.seconds",
+        Kind::Seconds(1.0, YEAR_S),
+        "300",
+        "`continuous`: how long a newer version is watched instead",
+    ),
     key("every", Kind::Duration(0.01, YEAR_S), "none", "Runs at this interval, from start to start"),
     key("continuous", Kind::True, "none", "Runs all the time; started again after it returns"),
     key("once", Kind::True, "none", "Runs once per host start"),
@@ -168,10 +197,10 @@ pub const PLUGIN: &[Key] = &[
 ];
 
 /// Keys that exist, and that this version refuses.
-pub const LATER_HOST: &[&str] = &["configDir"];
+pub const LATER_HOST: &[&str] = &[];
 
 /// The same for plugins.
-pub const LATER_PLUGIN: &[&str] = &["schedule", "timeZone", "queue", "trial", "probation", "capabilities"];
+pub const LATER_PLUGIN: &[&str] = &["schedule", "timeZone", "queue", "capabilities"];
 
 /// The keys that start runs: an entry has at most one.
 pub const TRIGGERS: [&str; 3] = ["every", "continuous", "once"];

@@ -8,14 +8,14 @@ mod schema;
 mod yaml;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use layer::Value;
 pub use plugin::{
-    Concurrency, Explained, Origin, Plugin, PluginHealth, PluginLayer, PluginLimits, Trigger, describe_layer, explain,
-    resolve,
+    Concurrency, Explained, Origin, Plugin, PluginHealth, PluginLayer, PluginLimits, Probation, Trial, Trigger,
+    describe_layer, explain, resolve,
 };
 pub use schema::{json_schema, reference_page};
 
@@ -29,10 +29,12 @@ use yaml::{Content, Node};
 pub struct Config {
     /// `health.*`
     pub health: HealthServer,
-    /// `admin.*`; taken from the first release on, though nothing listens there yet.
+    /// `admin.*`
     pub admin: Admin,
     /// `pluginsDir`
     pub plugins_dir: PathBuf,
+    /// `configDir`
+    pub config_dir: Option<PathBuf>,
     /// `dataDir`
     pub data_dir: Option<PathBuf>,
     /// Where relative paths of keys begin: the folder of the file, which whoever reads it sets.
@@ -69,10 +71,15 @@ pub struct HealthServer {
 /// `admin.*` of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// `admin.listen`
-    pub listen: SocketAddr,
+    /// `admin.listen`; none where nobody says: [`Admin::DEFAULT`].
+    pub listen: Option<SocketAddr>,
     /// `admin.tokenFile`
     pub token_file: Option<PathBuf>,
+}
+
+impl Admin {
+    /// Where the admin port listens if nothing is said.
+    pub const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 }
 
 /// `limits.*` of the host; none means that the host finds out by itself.
@@ -123,30 +130,43 @@ impl Config {
             _ => PluginLayer::default(),
         };
         let mut config = Config::from_values(&values, defaults);
-        match plugins {
-            Some(Node { content: Content::Map(entries), .. }) => {
-                for (key, value) in entries {
-                    match PluginName::new(&key.name) {
-                        Err(bad) => config.misnamed.push(format!("line {}: plugins: {bad}", key.line)),
-                        Ok(name) => {
-                            let layer = match value.content {
-                                Content::Null => Ok(PluginLayer::default()),
-                                Content::Plain(_) | Content::Quoted(_) | Content::List(_) | Content::Map(_) => {
-                                    PluginLayer::from_node(&value)
-                                        .map_err(|why| in_group(&format!("plugins.{name}"), &why))
-                                }
-                            };
-                            config.plugins.insert(name, layer);
-                        }
-                    }
-                }
-            }
-            None | Some(Node { content: Content::Null, .. }) => {}
-            Some(node) => {
-                return Err(format!("line {}: plugins must be a map of names, and is {}", node.line, node.kind()));
-            }
-        }
+        let Entries { plugins, misnamed } = Entries::of(plugins)?;
+        (config.plugins, config.misnamed) = (plugins, misnamed);
         Ok(config)
+    }
+
+    /// The keys in which `newer` differs and that a running host does not take over.
+    pub fn needs_restart(&self, newer: &Config) -> Vec<&'static str> {
+        // Taken apart, so that a key to come has to be thought of here.
+        let Config {
+            health,
+            admin,
+            plugins_dir,
+            config_dir,
+            data_dir,
+            folder: _,
+            verify_keys: _,
+            discover: _,
+            drain,
+            ready_timeout,
+            limits,
+            defaults: _,
+            plugins: _,
+            misnamed: _,
+        } = self;
+        [
+            ("health", *health != newer.health),
+            ("admin", *admin != newer.admin),
+            ("pluginsDir", *plugins_dir != newer.plugins_dir),
+            ("configDir", *config_dir != newer.config_dir),
+            ("dataDir", *data_dir != newer.data_dir),
+            ("drainSeconds", *drain != newer.drain),
+            ("readyTimeoutSeconds", *ready_timeout != newer.ready_timeout),
+            ("limits", *limits != newer.limits),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
     }
 
     fn from_values(values: &Values, defaults: PluginLayer) -> Config {
@@ -174,10 +194,14 @@ impl Config {
                 names_only: text("health.detail").as_deref() == Some("names"),
             },
             admin: Admin {
-                listen: address("admin.listen", (Ipv4Addr::LOCALHOST, 8081).into()),
+                listen: match values.get("admin.listen") {
+                    Some(Value::Address(address)) => Some(*address),
+                    _ => None,
+                },
                 token_file: text("admin.tokenFile").map(PathBuf::from),
             },
             plugins_dir: PathBuf::from(text("pluginsDir").unwrap_or_else(|| "/plugins".to_owned())),
+            config_dir: text("configDir").map(PathBuf::from),
             data_dir: text("dataDir").map(PathBuf::from),
             folder: PathBuf::new(),
             verify_keys: match values.get("verify.keys") {
@@ -198,6 +222,65 @@ impl Config {
             defaults,
             plugins: BTreeMap::new(),
             misnamed: Vec::new(),
+        }
+    }
+}
+
+/// What a `plugins:` says: entry by entry, so that one bad entry stops nobody else.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Entries {
+    /// The entries by name.
+    pub plugins: BTreeMap<PluginName, Result<PluginLayer, String>>,
+    /// Entries whose very name is no good.
+    pub misnamed: Vec<String>,
+}
+
+impl Entries {
+    /// Reads a further file, of `configDir`: `plugins:` and nothing else.
+    ///
+    /// # Errors
+    /// One line with the line's number, the key, what is wrong and what to do.
+    pub fn from_yaml(text: &str) -> Result<Entries, String> {
+        let root = yaml::parse(text)?;
+        let Content::Map(entries) = root.content else {
+            return Err(format!("line {}: a configuration is a map of keys, and this is {}", root.line, root.kind()));
+        };
+        let mut plugins = None;
+        for (key, value) in entries {
+            match key.name.as_str() {
+                "plugins" => plugins = Some(value),
+                other => {
+                    let other: String = other.chars().take(80).collect();
+                    return Err(format!("line {}: `{other}`: a file of configDir has `plugins:` only", key.line));
+                }
+            }
+        }
+        Entries::of(plugins)
+    }
+
+    fn of(node: Option<Node>) -> Result<Entries, String> {
+        let mut read = Entries::default();
+        match node {
+            Some(Node { content: Content::Map(entries), .. }) => {
+                for (key, value) in entries {
+                    match PluginName::new(&key.name) {
+                        Err(bad) => read.misnamed.push(format!("line {}: plugins: {bad}", key.line)),
+                        Ok(name) => {
+                            let layer = match value.content {
+                                Content::Null => Ok(PluginLayer::default()),
+                                Content::Plain(_) | Content::Quoted(_) | Content::List(_) | Content::Map(_) => {
+                                    PluginLayer::from_node(&value)
+                                        .map_err(|why| in_group(&format!("plugins.{name}"), &why))
+                                }
+                            };
+                            read.plugins.insert(name, layer);
+                        }
+                    }
+                }
+                Ok(read)
+            }
+            None | Some(Node { content: Content::Null, .. }) => Ok(read),
+            Some(node) => Err(format!("line {}: plugins must be a map of names, and is {}", node.line, node.kind())),
         }
     }
 }

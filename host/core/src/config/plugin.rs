@@ -25,6 +25,10 @@ pub struct Plugin {
     pub refresh: Duration,
     /// `verify.keys`: paths or PEM; empty where those of the host count.
     pub verify_keys: Vec<String>,
+    /// `trial`
+    pub trial: Trial,
+    /// `probation.*`
+    pub probation: Probation,
     /// What starts it.
     pub trigger: Trigger,
     /// `concurrencyPolicy` and `maxConcurrent`
@@ -51,6 +55,24 @@ pub struct Plugin {
     pub labels: BTreeMap<String, String>,
     /// `health.*`
     pub health: PluginHealth,
+}
+
+/// `trial`: what a newer version must do before it takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// Nothing but to load, and to answer its own health check well where it has one.
+    None,
+    /// Succeed in one run besides.
+    OneRun,
+}
+
+/// `probation.*`: how long a newer version is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probation {
+    /// `probation.runs`
+    pub runs: u32,
+    /// `probation.seconds`
+    pub time: Duration,
 }
 
 /// What starts a plugin's runs.
@@ -196,6 +218,8 @@ pub fn explain(manifest: Option<&PluginLayer>, defaults: &PluginLayer, entry: &P
     let continuous = merged.contains_key("continuous");
     let seconds = |number| Value::Seconds(Duration::from_secs(number));
     let mut built_in = vec![
+        ("trial", Value::Text("None".to_owned())),
+        ("probation.runs", Value::Whole(3)),
         ("concurrencyPolicy", Value::Text("Forbid".to_owned())),
         ("backoffLimit", Value::Whole(3)),
         ("suspend", Value::Bool(false)),
@@ -211,7 +235,11 @@ pub fn explain(manifest: Option<&PluginLayer>, defaults: &PluginLayer, entry: &P
         ("health.quarantine", Value::Bool(true)),
     ];
     match continuous {
-        true => built_in.extend([("restartDelaySeconds", seconds(1)), ("health.maxSilenceSeconds", seconds(300))]),
+        true => built_in.extend([
+            ("restartDelaySeconds", seconds(1)),
+            ("health.maxSilenceSeconds", seconds(300)),
+            ("probation.seconds", seconds(300)),
+        ]),
         false => built_in.push(("activeDeadlineSeconds", seconds(600))),
     }
     if matches!(merged.get("source"), Some((Value::Text(source), _)) if source.starts_with("oci://")) {
@@ -255,11 +283,25 @@ pub fn resolve(
     if got.has("restartDelaySeconds") && !matches!(trigger, Trigger::Continuous { .. }) {
         return Err("restartDelaySeconds goes with continuous: true".to_owned());
     }
+    let trial = match got.text("trial").as_deref() {
+        Some("OneRun") if matches!(trigger, Trigger::Continuous { .. }) => {
+            return Err(
+                "trial: OneRun needs runs that end, and a continuous plugin's do not: leave trial out".to_owned()
+            );
+        }
+        Some("OneRun") => Trial::OneRun,
+        Some(_) | None => Trial::None,
+    };
     Ok(Plugin {
         name: name.clone(),
         source: got.text("source").ok_or("`source` is missing: say which file, such as source: file:job.wasm")?,
         refresh: got.time("refreshSeconds").unwrap_or(Duration::from_secs(60)),
         verify_keys: got.texts("verify.keys"),
+        trial,
+        probation: Probation {
+            runs: got.whole("probation.runs").unwrap_or(3),
+            time: got.time("probation.seconds").unwrap_or(Duration::from_secs(300)),
+        },
         trigger,
         concurrency,
         starting_deadline: got.time("startingDeadlineSeconds"),

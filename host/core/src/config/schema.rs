@@ -11,7 +11,7 @@ const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$";
 
 /// The JSON schema of a configuration file, for editors and pipelines.
 pub fn json_schema() -> Json {
-    let mut root = group("", HOST);
+    let mut root = refusing(group("", HOST), LATER_HOST);
     if let Some(Json::Object(properties)) = root.get_mut("properties") {
         properties.insert("defaults".to_owned(), json!({ "$ref": "#/$defs/plugin" }));
         properties.insert(
@@ -26,8 +26,18 @@ pub fn json_schema() -> Json {
     }
     root.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
     root.insert("title".to_owned(), json!("windlass.yaml"));
-    root.insert("$defs".to_owned(), json!({ "plugin": group("", PLUGIN) }));
+    root.insert("$defs".to_owned(), json!({ "plugin": refusing(group("", PLUGIN), LATER_PLUGIN) }));
     Json::Object(root)
+}
+
+/// Adds the keys of later versions, so that an editor says more of them than that they are unknown. They take no value at all.
+fn refusing(mut group: Map<String, Json>, later: &[&str]) -> Map<String, Json> {
+    if let Some(Json::Object(properties)) = group.get_mut("properties") {
+        for key in later.iter().filter(|key| !key.contains('.')) {
+            properties.insert((*key).to_owned(), json!({ "not": {}, "description": "Not in this version" }));
+        }
+    }
+    group
 }
 
 fn group(prefix: &str, table: &[Key]) -> Map<String, Json> {
@@ -123,5 +133,8 @@ fn table(page: &mut String, keys: &[Key]) {
 
 fn later(page: &mut String, keys: &[&str]) {
     let names: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
+    if names.is_empty() {
+        return;
+    }
     let _ = writeln!(page, "Refused by name, since they are not in this version: {}.\n", names.join(", "));
 }

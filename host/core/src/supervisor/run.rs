@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::measured::Measured;
 use crate::config::Plugin;
 use crate::event::{Payload, Starved, TriggerKind};
 use crate::health::RunningView;
@@ -44,6 +45,10 @@ pub(super) struct Run {
     pub(super) is_trial: bool,
     pub(super) usage: Usage,
     pub(super) memory_bytes: u64,
+    /// The rest of what is measured of the present attempt.
+    pub(super) measured: Measured,
+    /// Time spent for want of a lane or memory since the run began, over all attempts before the present one.
+    pub(super) starved: Duration,
 }
 
 /// Where the present attempt is.
@@ -89,7 +94,35 @@ impl Run {
         [own, active, grace].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    pub(super) fn view(&self) -> RunningView {
+    /// Its attempt has begun its first slice, or is over: counts the time that it waited for that, if it is not the first attempt.
+    pub(super) fn note_begun(&mut self, now: Mono) {
+        if self.attempt > 1 {
+            self.starved += now.since(self.measured.asked);
+        }
+    }
+
+    /// Its attempt is over: counts the time that it starved.
+    pub(super) fn note_starved(&mut self, usage: &Usage, now: Mono) {
+        if self.phase == Phase::Waiting && usage.elapsed.is_zero() {
+            self.note_begun(now);
+        }
+        self.starved += usage.starved;
+    }
+
+    /// Whether the deadline that it was killed for passed for want of a lane or memory. `usage` is the last attempt's, if one was in
+    /// progress.
+    pub(super) fn has_starved(&self, usage: &Usage, now: Mono) -> bool {
+        match self.killed {
+            Some(Killed::StartingDeadline) => true,
+            Some(Killed::AttemptDeadline) => usage.starved * 2 > usage.elapsed,
+            Some(Killed::ActiveDeadline | Killed::Cancelled) | None => {
+                let whole = self.began.map_or(Duration::ZERO, |began| now.since(began.mono));
+                self.starved * 2 > whole
+            }
+        }
+    }
+
+    pub(super) fn view(&self, config: &Plugin, silent: Option<Timestamp>, now: Now) -> RunningView {
         RunningView {
             run: self.id,
             attempt: self.attempt,
@@ -98,6 +131,10 @@ impl Run {
             retry_at: self.retry_at(),
             usage: self.usage,
             memory_bytes: self.memory_bytes,
+            waiting: self.measured.waiting,
+            waiting_for: self.waiting_for(),
+            progress: self.measured.progress.clone(),
+            verdict: self.verdict(config, silent, now),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::run::{Killed, Phase, Run};
+use super::versions::Part;
 use super::{Context, Life, PluginState, later};
 use crate::backoff;
 use crate::config::{Plugin, Trigger};
@@ -62,9 +63,12 @@ impl PluginState {
     }
 
     /// Ends a run that has no attempt in progress.
-    pub(super) fn end_paused(&mut self, id: RunId, outcome: Outcome, reason: &str, context: &mut Context<'_>) {
+    pub(super) fn end_paused(&mut self, id: RunId, mut outcome: Outcome, reason: &str, context: &mut Context<'_>) {
         let Some(at) = self.runs.iter().position(|run| run.id == id) else { return };
         let run = self.runs.remove(at);
+        if let Outcome::DeadlineExceeded { starved } = &mut outcome {
+            *starved = run.has_starved(&Usage::default(), context.now.mono);
+        }
         let ended = Ended {
             outcome,
             reason: reason.to_owned(),
@@ -94,11 +98,14 @@ impl PluginState {
         self.totals.cpu += ended.usage.cpu;
         self.totals.fuel = self.totals.fuel.saturating_add(ended.usage.fuel);
         self.count_duration(ended.usage.elapsed);
+        run.note_starved(&ended.usage, now.mono);
         if let Outcome::DeadlineExceeded { starved } = &mut ended.outcome {
-            *starved = run.killed == Some(Killed::StartingDeadline) || ended.usage.starved * 2 > ended.usage.elapsed;
+            *starved = run.has_starved(&ended.usage, now.mono);
         }
+        let is_one_kill_too_many = self.part(&run) == Part::Live && self.count_kill(&run, &ended.outcome, now);
+        let may_retry = run.asked.is_none() && context.shared.draining.is_none() && !is_one_kill_too_many;
         let retry = match run.killed {
-            None | Some(Killed::AttemptDeadline) if run.asked.is_none() && context.shared.draining.is_none() => {
+            None | Some(Killed::AttemptDeadline) if may_retry => {
                 self.retry_pause(&mut run, &ended.outcome, &config, context)
             }
             _ => None,
@@ -163,7 +170,7 @@ impl PluginState {
             | Outcome::OutOfFuel
             | Outcome::OutOfCpu
             | Outcome::DeadlineExceeded { starved: false }
-            | Outcome::OutOfMemory(MemoryLimit::Plugin) => {
+            | Outcome::OutOfMemory(MemoryLimit::Plugin | MemoryLimit::LargestHolder) => {
                 run.failed_attempts += 1;
                 (run.failed_attempts <= config.backoff_limit).then(|| backoff::pause(run.failed_attempts, random))
             }
@@ -173,20 +180,28 @@ impl PluginState {
     /// A run is over with all its attempts: what it means for the plugin.
     pub(super) fn finish(&mut self, run: Run, ended: Ended, context: &mut Context<'_>) {
         let now = context.now;
+        let part = self.part(&run);
         if run.killed == Some(Killed::StartingDeadline) {
+            self.judge_version(part, &ended, context);
             // It never began: a start that did not take place, not a run that failed.
             context.gone.push(run.id);
             self.skip(&run.start, SkipReason::DeadlineMissed, context);
             context.starved = true;
             return self.after_run(run.is_trial, context);
         }
-        let verdict = Counts::of(&ended.outcome);
+        let verdict = match part {
+            Part::Live => Counts::of(&ended.outcome),
+            // How a version that is not live does says nothing of the plugin as it is.
+            Part::Old | Part::Trial => Counts::Nothing,
+        };
         if matches!(ended.outcome, Outcome::DeadlineExceeded { starved: true }) {
             context.starved = true;
         }
-        // What the guest said of itself stood until now.
-        self.report.shown = None;
-        self.report.pending = None;
+        // What an earlier run said of itself stood until now; what this one said stands until the next ends.
+        if self.report.by != Some(run.id) {
+            self.report.shown = None;
+            self.report.pending = None;
+        }
         match verdict {
             Counts::Success => {
                 self.failures_in_row = 0;
@@ -205,10 +220,11 @@ impl PluginState {
             Counts::Nothing => {}
         }
         let (was_trial, trigger) = (run.is_trial, run.start.trigger);
-        self.record(run, ended, context);
+        self.record(run, ended.clone(), context);
         if trigger == TriggerKind::Continuous {
             self.plan_restart(verdict, context);
         }
+        self.judge_version(part, &ended, context);
         self.after_run(was_trial, context);
     }
 
@@ -278,7 +294,7 @@ impl Counts {
             | Outcome::OutOfFuel
             | Outcome::OutOfCpu
             | Outcome::DeadlineExceeded { starved: false }
-            | Outcome::OutOfMemory(MemoryLimit::Plugin)
+            | Outcome::OutOfMemory(MemoryLimit::Plugin | MemoryLimit::LargestHolder)
             | Outcome::Denied => Counts::Failure,
             Outcome::DeadlineExceeded { starved: true }
             | Outcome::OutOfMemory(MemoryLimit::Host)

@@ -1,23 +1,32 @@
 //! One plugin's life: what is due, what runs, what failed, and what that does to it.
 
+mod candidate;
 mod ending;
+mod escalation;
 mod own_words;
 mod quarantine;
 mod starting;
+mod switching;
+mod verdicts;
+pub(super) mod versions;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use escalation::Escalation;
+use verdicts::ToldVerdict;
+
 use super::Shared;
 use super::fold::{self, Standing};
 use super::run::{Pending, Phase, Run};
-use crate::config::{Plugin, Trigger};
-use crate::event::{Action, Event, LoadedVersion, Note};
+use crate::config::Plugin;
+use crate::event::{Action, Entry, Event, LoadedVersion, Note};
 use crate::health::{Report, RunView, State, Status, Totals};
-use crate::name::{PluginId, PluginName, RunId, VersionNumber};
+use crate::name::{Digest, PluginId, PluginName, RunId, VersionNumber};
 use crate::outcome::{CancelReason, Ended, Outcome};
 use crate::time::{Mono, Now, Timestamp};
+pub(super) use versions::Versions;
 
 /// How many starts by hand wait for their turn.
 pub(super) const TRIGGERS_WAITING: usize = 1_000;
@@ -34,6 +43,8 @@ pub(super) enum Life {
         reason: String,
     },
     Ignored,
+    /// Its entry is gone; it is forgotten when the last run has ended.
+    Leaving,
 }
 
 #[derive(Debug, Clone)]
@@ -41,6 +52,8 @@ pub(super) struct Version {
     pub(super) number: VersionNumber,
     pub(super) loaded: Arc<LoadedVersion>,
     pub(super) since: Timestamp,
+    /// What it runs with: its manifest is part of that.
+    pub(super) config: Arc<Plugin>,
 }
 
 /// Too many failed runs: pauses, with one trial run after each.
@@ -50,8 +63,17 @@ pub(super) struct Quarantine {
     step: usize,
     /// When the trial may begin; none while it goes on.
     pub(super) until: Option<Now>,
-    /// How many failed runs brought it about.
-    pub(super) failures: u32,
+    /// What brought it about.
+    pub(super) cause: Cause,
+}
+
+/// Why a plugin is in quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// So many failed runs.
+    Failures(u32),
+    /// So many kills that protect the host.
+    Kills(u32),
 }
 
 /// The author's own check.
@@ -68,6 +90,8 @@ struct SelfReport {
     shown: Option<Report>,
     taken: Option<Mono>,
     pending: Option<Report>,
+    /// The run that said it.
+    by: Option<RunId>,
 }
 
 /// What a machine may use while it acts.
@@ -89,7 +113,7 @@ pub(super) struct PluginState {
     /// None for a plugin that can never run.
     config: Option<Arc<Plugin>>,
     life: Life,
-    versions: u32,
+    versions: Versions,
     /// When the next run of its trigger is due.
     next_due: Option<Now>,
     runs: Vec<Run>,
@@ -111,6 +135,12 @@ pub(super) struct PluginState {
     totals: Totals,
     wakeup: Option<Mono>,
     told: Standing,
+    told_verdict: ToldVerdict,
+    escalation: Escalation,
+    /// When artifacts that were live before may turn liveness red again.
+    spent: VecDeque<(Digest, Now)>,
+    /// When attempts were killed to protect the host, within the last hour.
+    kills: VecDeque<Mono>,
     /// Where it stands in the report.
     pub(super) place: Option<usize>,
 }
@@ -129,7 +159,7 @@ impl PluginState {
             source: source.into(),
             config: None,
             life,
-            versions: 0,
+            versions: Versions::default(),
             next_due: None,
             runs: Vec::new(),
             triggered: VecDeque::new(),
@@ -148,6 +178,10 @@ impl PluginState {
             totals: Totals::default(),
             wakeup: None,
             told: Standing::default(),
+            told_verdict: ToldVerdict::default(),
+            escalation: Escalation::Allowed,
+            spent: VecDeque::new(),
+            kills: VecDeque::new(),
             place: None,
         };
         state.told = state.standing(now);
@@ -183,19 +217,19 @@ impl PluginState {
                     self.life = Life::Loading { nth: Some((context.shared.began_loading, context.shared.to_load)) };
                 }
             }
-            Event::Loaded { version, .. } => self.loaded(version, context),
-            Event::Refused { reason, .. } => {
-                // A version that runs is not given up for a file that is no good.
-                if !matches!(self.life, Life::Ready(_)) {
-                    self.leave_loading(context);
-                    self.life = Life::Refused { reason };
-                }
+            Event::Entry { source, entry, .. } => self.take_entry(source, entry, context),
+            Event::Removed { .. } => self.leave(Life::Leaving, "its entry is gone", context),
+            Event::Vanished { reason, .. } => {
+                let why = reason.clone();
+                self.leave(Life::Refused { reason }, &why, context);
             }
-            Event::Checked { result, .. } => {
-                self.checking.in_flight = false;
-                self.checking.last = Some(result);
-                self.checking.next = self.config.as_ref().map(|config| context.now.mono + config.health.check_every);
-            }
+            Event::Found { .. } => self.found(),
+            Event::Staged { digest, stage, .. } => self.note_stage(digest, stage, "", context),
+            Event::Loaded { config, version, .. } => self.loaded(config, version, context),
+            Event::Reconfigured { digest, config, .. } => self.reconfigured(digest, config, context),
+            Event::Refused { digest, reason, .. } => self.refused(digest, reason, context),
+            Event::Checked { digest, result, .. } => self.checked(digest, result, context),
+            Event::CheckStarved { digest, .. } => self.check_starved(digest, context),
             Event::Triggered { payload, .. } => self.triggered(payload, context),
             Event::Started { run } => {
                 let now = context.now;
@@ -203,36 +237,37 @@ impl PluginState {
                     && run.phase == Phase::Waiting
                 {
                     run.phase = Phase::Running { since: now.mono };
+                    run.note_begun(now.mono);
                     run.began.get_or_insert(now);
                     run.starving = None;
+                    run.measured.begun(now);
                 }
             }
             Event::Ended { run, ended } => self.ended(run, ended, context),
             Event::Reported { run, report } => {
-                if self.run_mut(run).is_some() {
+                if self.is_on_live(run) {
                     self.sign_of_life(context.now);
+                    self.report.by = Some(run);
                     self.take_report(report, context.now.mono);
                 }
             }
             Event::Progressed { run } => {
-                if self.run_mut(run).is_some() {
+                if self.is_on_live(run) {
                     self.sign_of_life(context.now);
                 }
             }
-            Event::Sampled { run, usage, memory_bytes } => {
-                if let Some(run) = self.run_mut(run) {
-                    run.usage = usage;
-                    run.memory_bytes = memory_bytes;
-                }
-            }
+            Event::Sampled { run, sample } => self.sampled(run, *sample, context),
             Event::Starving { run, of } => {
                 let now = context.now;
                 if let Some(run) = self.run_mut(run) {
                     run.starving = of.map(|of| (run.starving.as_ref().map_or(now, |(since, _)| *since), of));
+                    run.measured.moved(now);
                 }
             }
-            Event::HostFault { .. } | Event::Drain => {}
+            Event::HostFault { .. } | Event::Configured { .. } | Event::Drain => {}
         }
+        self.watch_probation(context);
+        self.retire_unused(context);
     }
 
     /// Does what is due by now.
@@ -255,6 +290,8 @@ impl PluginState {
         if self.checking.next.is_some_and(|at| at <= now.mono) {
             self.check(context);
         }
+        self.watch_probation(context);
+        self.retire_unused(context);
     }
 
     /// Starts nothing more, and asks what runs to end.
@@ -308,48 +345,30 @@ impl PluginState {
             self.quarantine.and_then(|quarantine| quarantine.until).map(|until| until.mono),
             self.checking.next,
             report,
+            self.versions.probation_ends(),
             self.silent_at().filter(|at| *at > now.mono),
             self.starved_at().filter(|at| *at > now.mono),
+            self.escalates_again().filter(|at| *at > now.mono),
         ];
         runs.chain(own).flatten().min()
     }
 
-    fn loaded(&mut self, loaded: Arc<LoadedVersion>, context: &mut Context<'_>) {
-        self.leave_loading(context);
-        let Some(config) = self.config.clone() else { return };
-        let is_new = match &self.life {
-            Life::Ready(version) => version.loaded.digest != loaded.digest,
-            Life::Loading { .. } | Life::Refused { .. } | Life::Ignored => true,
-        };
-        if is_new {
-            self.versions += 1;
-            self.failures_in_row = 0;
-            self.last_failure = None;
-            self.failed_at.clear();
-            self.quarantine = None;
-            self.once_done = false;
-            self.report = SelfReport::default();
-        }
-        let has_check = loaded.has_check;
-        self.life = Life::Ready(Version { number: VersionNumber(self.versions), loaded, since: context.now.wall });
-        self.checking = Checking::default();
-        if context.shared.draining.is_some() {
-            return;
-        }
-        match config.trigger {
-            Trigger::Every(_) | Trigger::Once | Trigger::Continuous { .. } => {
-                let continues = matches!(config.trigger, Trigger::Continuous { .. }) && !self.runs.is_empty();
-                if is_new && !continues {
-                    self.next_due = Some(context.now);
+    /// Another entry than before, or the first.
+    fn take_entry(&mut self, source: Arc<str>, entry: Entry, context: &mut Context<'_>) {
+        self.source = source;
+        match (entry, &self.life) {
+            (Entry::Wanted(config), Life::Loading { .. } | Life::Refused { .. } | Life::Ignored | Life::Leaving) => {
+                if !matches!(self.life, Life::Loading { .. }) {
+                    context.shared.loading += 1;
+                    context.shared.to_load += 1;
                 }
+                self.life = Life::Loading { nth: None };
+                self.reconfigure(config, context.now);
             }
-            Trigger::Manual => self.next_due = None,
-        }
-        if has_check {
-            self.check(context);
-        }
-        if self.next_due.is_some_and(|due| due.mono <= context.now.mono) {
-            self.fall_due(context);
+            // What it means for the version that runs is told with the version's manifest, as `Reconfigured`.
+            (Entry::Wanted(_), Life::Ready(_)) => {}
+            (Entry::Refused(reason), _) => self.refused(None, reason, context),
+            (Entry::Ignored, _) => self.leave(Life::Ignored, "its entry is gone", context),
         }
     }
 
@@ -406,11 +425,13 @@ impl PluginState {
             last_failure: self.last_failure.as_ref(),
             quarantine: self.quarantine,
             last_success: self.last_success,
-            silent: self.silent_at().is_some_and(|at| at <= now.mono).then_some(self.sign_due).flatten(),
-            starved: self.starved_at().is_some_and(|at| at <= now.mono),
+            silent: self.silent(now),
+            starved: self.starved_for_long(now.mono),
+            escalation: self.escalation,
             check: self.checking.last.as_ref(),
             report: self.report.shown.as_ref(),
             suspended_since: self.suspended_since,
+            versions: &self.versions,
         }
     }
 

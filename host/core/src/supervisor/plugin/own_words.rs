@@ -13,14 +13,18 @@ pub(super) const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 impl PluginState {
     pub(super) fn check(&mut self, context: &mut Context<'_>) {
-        let Some(config) = &self.config else { return };
+        let (Some(config), Life::Ready(live)) = (&self.config, &self.life) else { return };
         if self.checking.in_flight || config.suspend {
             self.checking.next = None;
             return;
         }
         self.checking.in_flight = true;
         self.checking.next = None;
-        context.actions.push(Action::Check { plugin: context.id, timeout: config.health.check_timeout });
+        context.actions.push(Action::Check {
+            plugin: context.id,
+            digest: live.loaded.digest,
+            timeout: config.health.check_timeout,
+        });
     }
 
     pub(super) fn take_report(&mut self, report: Report, now: Mono) {
@@ -51,13 +55,9 @@ impl PluginState {
         self.sign_due.filter(|_| counts).map(|due| due.mono + limit)
     }
 
-    /// When it counts as starved, if nothing happens before.
+    /// When it counts as starved of memory or slots, if nothing happens before. For want of a lane the samples tell.
     pub(super) fn starved_at(&self) -> Option<Mono> {
-        let period = match self.config.as_ref()?.trigger {
-            Trigger::Every(period) => period,
-            Trigger::Once | Trigger::Continuous { .. } | Trigger::Manual => Duration::ZERO,
-        };
         let since = self.runs.iter().filter_map(|run| run.starving.as_ref()).map(|(since, _)| since.mono).min()?;
-        Some(since + period.max(Duration::from_secs(60)))
+        Some(since + self.may_starve())
     }
 }

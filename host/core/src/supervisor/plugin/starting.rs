@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::super::measured::Measured;
 use super::super::run::{GRACE, Pending, Phase, Run};
 use super::{Context, Life, PluginState, Quarantine, TRIGGERS_WAITING, later};
 use crate::config::{Concurrency, Plugin, Trigger};
 use crate::event::{Action, Note, Payload, Start, TriggerKind};
-use crate::name::RunId;
+use crate::name::{Digest, RunId, VersionNumber};
 use crate::outcome::{CancelReason, Outcome, SkipReason, Usage};
 use crate::time::Now;
 
@@ -107,16 +108,29 @@ impl PluginState {
 
     pub(super) fn start(&mut self, pending: Pending, is_trial: bool, context: &mut Context<'_>) {
         let Life::Ready(version) = &self.life else { return };
-        let id = RunId(context.shared.next_run);
-        context.shared.next_run += 1;
+        let (number, digest) = (version.number, version.loaded.digest);
         let is_trial = is_trial || self.quarantine.is_some();
         if let Some(quarantine) = &mut self.quarantine {
             quarantine.until = None;
         }
+        self.start_on(number, digest, pending, is_trial, context);
+    }
+
+    /// Starts a run on a version of its own.
+    pub(super) fn start_on(
+        &mut self,
+        version: VersionNumber,
+        digest: Digest,
+        pending: Pending,
+        is_trial: bool,
+        context: &mut Context<'_>,
+    ) -> RunId {
+        let id = RunId(context.shared.next_run);
+        context.shared.next_run += 1;
         let run = Run {
             id,
-            version: version.number,
-            digest: version.loaded.digest,
+            version,
+            digest,
             start: pending,
             attempt: 0,
             failed_attempts: 0,
@@ -129,9 +143,12 @@ impl PluginState {
             is_trial,
             usage: Usage::default(),
             memory_bytes: 0,
+            measured: Measured::new(context.now),
+            starved: std::time::Duration::ZERO,
         };
         self.runs.push(run);
         self.start_attempt(id, context);
+        id
     }
 
     pub(super) fn start_attempt(&mut self, id: RunId, context: &mut Context<'_>) {
@@ -142,6 +159,7 @@ impl PluginState {
         run.phase = Phase::Waiting;
         run.starving = None;
         run.usage = Usage::default();
+        run.measured = Measured::new(now);
         let active = config
             .active_deadline
             .map(|limit| run.began.map_or(limit, |began| limit.saturating_sub(now.mono.since(began.mono))));
@@ -180,6 +198,7 @@ impl PluginState {
         {
             return self.start_or_skip(pending, &config, context);
         }
+        self.try_candidate(context);
         loop {
             let room = match config.concurrency {
                 Concurrency::Allow(most) => self.runs.len() < most as usize,

@@ -4,8 +4,12 @@
 //! from the process's own group to the root counts. Where the mount shows only the container's own group, as it does in most
 //! containers, the files at the root of the mount are looked at as well.
 
+mod cpu;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+pub use cpu::{CpuGroups, CpuLimit, Throttling};
 
 /// Limits above this are how version 1 says "none".
 const NO_LIMIT_BYTES: u64 = 1 << 60;
@@ -23,22 +27,6 @@ impl Default for Roots {
     fn default() -> Roots {
         Roots { groups: PathBuf::from("/sys/fs/cgroup"), membership: PathBuf::from("/proc/self/cgroup") }
     }
-}
-
-/// The CPU limit in CPUs, such as 0.5; none if there is none.
-pub fn cpu_limit(roots: &Roots) -> Option<f64> {
-    let membership = fs::read_to_string(&roots.membership).unwrap_or_default();
-    let v2 = v2_folders(roots, &membership).into_iter().filter_map(|folder| {
-        let text = fs::read_to_string(folder.join("cpu.max")).ok()?;
-        let (quota, period) = text.trim().split_once(' ')?;
-        ratio(quota, period)
-    });
-    let v1 = v1_folders(roots, &membership, "cpu").into_iter().filter_map(|folder| {
-        let quota = fs::read_to_string(folder.join("cpu.cfs_quota_us")).ok()?;
-        let period = fs::read_to_string(folder.join("cpu.cfs_period_us")).ok()?;
-        ratio(quota.trim(), period.trim())
-    });
-    v2.chain(v1).reduce(f64::min)
 }
 
 /// The memory limit in bytes; none if there is none.
@@ -62,10 +50,31 @@ pub fn machine_memory() -> Option<u64> {
     Some(kib * 1024)
 }
 
-fn ratio(quota: &str, period: &str) -> Option<f64> {
-    // "max" and "-1" mean that there is no limit, and neither is a positive number.
-    let (quota, period): (f64, f64) = (quota.parse().ok()?, period.parse().ok()?);
-    (quota > 0.0 && period > 0.0).then(|| quota / period)
+/// What may still be used of the container's memory, in bytes: the smallest difference between limit and use on the way up; none
+/// if there is no limit. Files that the kernel would drop first do not count as used.
+pub fn memory_left(roots: &Roots) -> Option<u64> {
+    let membership = fs::read_to_string(&roots.membership).unwrap_or_default();
+    let left = |folder: PathBuf, limit: &str, usage: &str, idle: &str| -> Option<u64> {
+        let number = |file: &str| fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
+        let limit = number(limit).filter(|bytes| *bytes < NO_LIMIT_BYTES)?;
+        let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+        let idle = stat.lines().find_map(|line| line.strip_prefix(idle)?.trim().parse::<u64>().ok()).unwrap_or(0);
+        Some(limit.saturating_sub(number(usage)?.saturating_sub(idle)))
+    };
+    let v2 = v2_folders(roots, &membership).into_iter();
+    let v2 = v2.filter_map(|folder| left(folder, "memory.max", "memory.current", "inactive_file "));
+    let v1 = v1_folders(roots, &membership, "memory").into_iter();
+    let v1 =
+        v1.filter_map(|folder| left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "));
+    v2.chain(v1).min()
+}
+
+/// What the machine can still give, in bytes.
+pub fn machine_memory_left() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
 }
 
 fn v2_folders(roots: &Roots, membership: &str) -> Vec<PathBuf> {
@@ -101,7 +110,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop here")]
     use super::*;
 
-    fn roots(membership: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Roots) {
+    pub(super) fn roots(membership: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Roots) {
         let folder = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = folder.path().join("groups").join(path);
@@ -115,45 +124,53 @@ mod tests {
 
     #[test]
     fn version_two_takes_the_smallest_limit_on_the_way_up() {
-        let (_folder, roots) = roots(
-            "0::/pod/container\n",
-            &[
-                ("pod/container/cpu.max", "max 100000\n"),
-                ("pod/cpu.max", "50000 100000\n"),
-                ("pod/container/memory.max", "268435456\n"),
-                ("pod/memory.max", "max\n"),
-            ],
-        );
-        assert_eq!(cpu_limit(&roots), Some(0.5));
+        let (_folder, roots) =
+            roots("0::/pod/container\n", &[("pod/container/memory.max", "268435456\n"), ("pod/memory.max", "max\n")]);
         assert_eq!(memory_limit(&roots), Some(256 << 20));
-    }
-
-    #[test]
-    fn version_two_in_a_namespace_is_read_at_the_root_of_the_mount() {
-        let (_folder, roots) = roots("0::/../../elsewhere\n", &[("cpu.max", "150000 100000\n")]);
-        assert_eq!(cpu_limit(&roots), Some(1.5));
     }
 
     #[test]
     fn version_one_is_read_per_controller() {
         let (_folder, roots) = roots(
             "4:memory:/job\n1:cpu,cpuacct:/job\n",
+            &[("memory/job/memory.limit_in_bytes", "9223372036854771712\n")],
+        );
+        assert_eq!(memory_limit(&roots), None);
+    }
+
+    #[test]
+    fn what_is_left_is_the_least_on_the_way_up_and_idle_files_are_not_used() {
+        let (_folder, v2) = roots(
+            "0::/pod/container\n",
             &[
-                ("cpu/job/cpu.cfs_quota_us", "25000\n"),
-                ("cpu/job/cpu.cfs_period_us", "100000\n"),
-                ("cpu/cpu.cfs_quota_us", "-1\n"),
-                ("cpu/cpu.cfs_period_us", "100000\n"),
-                ("memory/job/memory.limit_in_bytes", "9223372036854771712\n"),
+                ("pod/container/memory.max", "1000\n"),
+                ("pod/container/memory.current", "700\n"),
+                ("pod/container/memory.stat", "anon 1\nfile 400\ninactive_file 300\n"),
+                ("pod/memory.max", "800\n"),
+                ("pod/memory.current", "750\n"),
             ],
         );
-        assert_eq!(cpu_limit(&roots), Some(0.25));
-        assert_eq!(memory_limit(&roots), None);
+        assert_eq!(memory_left(&v2), Some(50));
+        let (_folder, v1) = roots(
+            "4:memory:/job\n",
+            &[
+                ("memory/job/memory.limit_in_bytes", "1000\n"),
+                ("memory/job/memory.usage_in_bytes", "1200\n"),
+                ("memory/job/memory.stat", "inactive_file 1\ntotal_inactive_file 400\n"),
+                ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+                ("memory/memory.usage_in_bytes", "5\n"),
+            ],
+        );
+        assert_eq!(memory_left(&v1), Some(200));
+        let (_folder, none) = roots("0::/\n", &[("memory.max", "max\n"), ("memory.current", "5\n")]);
+        assert_eq!(memory_left(&none), None);
+        assert!(machine_memory_left().is_some_and(|bytes| bytes > 1 << 20));
     }
 
     #[test]
     fn no_files_means_no_limit() {
         let (_folder, roots) = roots("0::/\n", &[]);
-        assert_eq!((cpu_limit(&roots), memory_limit(&roots)), (None, None));
+        assert_eq!(memory_limit(&roots), None);
         assert!(machine_memory().is_some_and(|bytes| bytes > 1 << 20));
     }
 }

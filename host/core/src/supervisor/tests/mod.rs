@@ -8,6 +8,10 @@
     reason = "a test may stop here"
 )]
 
+mod ladder;
+mod swaps;
+mod verdicts;
+
 use super::*;
 use crate::config::{Config, resolve};
 use crate::event::{LoadedVersion, Note, Payload, Start};
@@ -19,6 +23,7 @@ use crate::outcome::{CancelReason, Ended, Failure, Outcome, SkipReason, Usage};
 struct Story {
     supervisor: Supervisor,
     plugin: PluginId,
+    config: Arc<Plugin>,
     now: Now,
     /// What was started and has not ended.
     started: Vec<Start>,
@@ -32,11 +37,18 @@ impl Story {
 
     fn loaded(entry: &str, has_check: bool) -> Story {
         let mut story = Story::loading(entry);
-        let version = Arc::new(LoadedVersion { digest: Digest([1; 32]), author_version: None, has_check });
         let plugin = story.plugin;
         story.tell(Event::Loading { plugin });
-        story.tell(Event::Loaded { plugin, version });
+        story.load(1, has_check, &[]);
         story
+    }
+
+    /// A version has been compiled; `number` stands for its bytes.
+    fn load(&mut self, number: u8, has_check: bool, wants: &[&str]) {
+        let (plugin, config) = (self.plugin, self.config.clone());
+        let wants = wants.iter().map(|want| (*want).to_owned()).collect();
+        let version = Arc::new(LoadedVersion { digest: Digest([number; 32]), author_version: None, has_check, wants });
+        self.tell(Event::Loaded { plugin, config, version });
     }
 
     fn loading(entry: &str) -> Story {
@@ -45,8 +57,9 @@ impl Story {
         let plugin = Arc::new(resolve(&name, None, &config.defaults, &layer.unwrap()).unwrap());
         let now = Now { mono: Mono::from_start(Duration::from_secs(1)), wall: "2026-01-01T00:00:00Z".parse().unwrap() };
         let mut supervisor = Supervisor::new(7, Duration::from_secs(25), now);
+        let config = plugin.clone();
         let plugin = supervisor.add(plugin, now);
-        Story { supervisor, plugin, now, started: Vec::new(), actions: Vec::new() }
+        Story { supervisor, plugin, config, now, started: Vec::new(), actions: Vec::new() }
     }
 
     fn tell(&mut self, event: Event) {
@@ -106,7 +119,7 @@ impl Story {
 
     fn stands(&mut self, state: State, status: Status, description: &str) {
         let view = self.view();
-        let facts = &self.supervisor.plugins[self.plugin.0 as usize];
+        let facts = &self.supervisor.plugins[&self.plugin];
         let is_well = (state, status) == (State::Active, Status::Healthy);
         assert_eq!(facts.is_plainly_well(self.now), is_well, "the short way must say the same: {}", view.description);
         assert_eq!((view.state, view.status), (state, status), "{}", view.description);
@@ -303,9 +316,7 @@ fn once_runs_once_and_a_new_artifact_runs_again() {
     story.pass(86_400 * SECOND);
     assert!(story.started.is_empty());
     story.stands(State::Active, Status::Healthy, "succeeded");
-    let version = Arc::new(LoadedVersion { digest: Digest([2; 32]), author_version: None, has_check: false });
-    let plugin = story.plugin;
-    story.tell(Event::Loaded { plugin, version });
+    story.load(2, false, &[]);
     assert_eq!((story.started.len(), story.started[0].version.0), (1, 2));
 }
 
@@ -351,24 +362,6 @@ fn quarantine_pauses_with_one_trial_each_and_ends_with_a_success() {
     story.pass(1200 * SECOND);
     story.end(Outcome::Succeeded);
     story.stands(State::Active, Status::Healthy, "succeeded");
-}
-
-#[test]
-fn an_escalating_plugin_asks_for_the_pod_and_is_not_quarantined() {
-    let mut story = Story::of("every: 1m, backoffLimit: 0, health: { failureThreshold: 1, escalate: OnUnhealthy }");
-    for _ in 0..4 {
-        story.end(TRANSIENT);
-        assert!(story.view().escalates);
-        story.pass(60 * SECOND);
-    }
-    story.stands(State::Active, Status::Unhealthy, "failed runs");
-    story.end(Outcome::Succeeded);
-    assert!(!story.view().escalates);
-    let mut refused = Story::loading("every: 1m, health: { escalate: OnUnhealthy }");
-    let plugin = refused.plugin;
-    refused.tell(Event::Refused { plugin, reason: "p.wasm: is not WebAssembly".to_owned() });
-    refused.stands(State::Refused, Status::Unhealthy, "not WebAssembly");
-    assert!(!refused.view().escalates, "a restart would not heal it");
 }
 
 #[test]
@@ -419,6 +412,11 @@ fn its_own_words_stand_until_the_next_run_ends_and_change_once_a_second() {
     story.pass(SECOND);
     story.stands(State::Active, Status::Unhealthy, "it says: bad");
     story.end(Outcome::Succeeded);
+    story.stands(State::Active, Status::Unhealthy, "it says: bad");
+    story.pass(60 * SECOND);
+    story.begin();
+    story.stands(State::Active, Status::Unhealthy, "it says: bad");
+    story.end(Outcome::Succeeded);
     story.stands(State::Active, Status::Healthy, "succeeded");
 }
 
@@ -429,11 +427,11 @@ fn the_authors_check_is_called_after_load_after_runs_and_on_time() {
     let checks = |story: &Story| story.actions.iter().filter(|action| matches!(action, Action::Check { .. })).count();
     assert_eq!(checks(&story), 1);
     let bad = Report { status: Status::Degraded, description: "queue is long".to_owned(), data: Vec::new() };
-    story.tell(Event::Checked { plugin, result: Ok(bad) });
+    story.tell(Event::Checked { plugin, digest: Digest([1; 32]), result: Ok(bad) });
     story.end(Outcome::Succeeded);
     assert_eq!(checks(&story), 2, "after the run");
     story.stands(State::Active, Status::Degraded, "its health check says: queue is long");
-    story.tell(Event::Checked { plugin, result: Err("Trapped: unreachable".to_owned()) });
+    story.tell(Event::Checked { plugin, digest: Digest([1; 32]), result: Err("Trapped: unreachable".to_owned()) });
     story.stands(State::Active, Status::Unhealthy, "its health check failed: Trapped");
     story.pass(30 * SECOND);
     assert_eq!(checks(&story), 3);
@@ -489,8 +487,11 @@ fn loading_says_how_far_it_is_and_ignored_files_are_only_listed() {
     story.tell(Event::Loading { plugin });
     story.stands(State::Loading, Status::Degraded, "compiling, 1 of 1");
     let now = story.now;
-    story.supervisor.add_ignored(PluginName::new("a-file").unwrap(), "file:a-file.wasm", now);
-    story.supervisor.add_refused(PluginName::new("z").unwrap(), "file:z", "its entry is no good", now);
+    let refused = Entry::Refused("its entry is no good".to_owned());
+    for (number, name, entry) in [(7, "a-file", Entry::Ignored), (9, "z", refused)] {
+        let (name, source) = (PluginName::new(name).unwrap(), Arc::from("file:it"));
+        story.tell(Event::Entry { plugin: PluginId(number), name, source, entry });
+    }
     let snapshot = story.supervisor.snapshot(now);
     let names: Vec<_> = snapshot.plugins.iter().map(|view| (view.name.as_str(), view.state)).collect();
     assert_eq!(names, [("a-file", State::Ignored), ("p", State::Loading), ("z", State::Refused)]);
