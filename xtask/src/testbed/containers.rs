@@ -173,9 +173,17 @@ impl<'a> Pod<'a> {
         self.inspect("{{.State.ExitCode}}")?.parse().map_err(|_| "podman tells no exit code".to_owned())
     }
 
-    /// Starts the container again, in the same pod.
+    /// Starts the container again, in the same pod. podman ends the pod's own container a little after its last one, and refuses as long as
+    /// that lasts.
     pub(super) fn start(&self) -> Result<()> {
-        self.containers.podman(&["start", &self.name()]).map(|_| ())
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            match self.containers.podman(&["start", &self.name()]) {
+                Ok(_) => return Ok(()),
+                Err(why) if Instant::now() > until => return Err(why),
+                Err(_) => std::thread::sleep(Duration::from_millis(500)),
+            }
+        }
     }
 
     /// Its log so far, over all restarts.

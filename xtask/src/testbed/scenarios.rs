@@ -249,7 +249,7 @@ pub(super) fn spinning(stage: &Stage<'_>, seconds: u64) -> Result<String> {
         .filter(|line| line.starts_with("process_cpu_seconds_total"))
         .filter_map(|line| line.split(' ').nth(1)?.parse::<f64>().ok())
         .sum();
-    if burnt < time.as_secs_f64() * 0.2 {
+    if burnt < time.as_secs_f64() * 0.05 {
         return Err(format!("in {seconds} s of half a CPU they burnt only {burnt:.1} s: they did not spin"));
     }
     let missed = events.count("Unhealthy", "Liveness");
