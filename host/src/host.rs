@@ -19,6 +19,7 @@ use crate::guest::{self, Engine, EngineOptions, Ledger, Metering, Toolbox};
 use crate::health::Board;
 use crate::lanes::governor::{self, Governor, LanePlan};
 use crate::lanes::{self, Lanes, cgroup, priority};
+use crate::registry::Registry;
 use crate::source::{Loader, LoaderOptions, Watcher};
 
 /// What part of the memory there is guests may hold together, unless the configuration says: the host and one compiler live in the rest.
@@ -211,10 +212,13 @@ impl Host {
             governor: governor.clone(),
             process_niceness,
         });
+        let registry = Registry::start(data_dir.as_deref(), process_niceness)?;
         let loader = Loader::start(LoaderOptions {
             threads,
             toolbox,
             compiler,
+            registry,
+            clock,
             memory_limit_bytes: resources.memory_bytes,
             process_niceness,
             inbox: inbox.clone(),

@@ -12,9 +12,11 @@ pub mod guest;
 pub mod health;
 pub mod host;
 pub mod lanes;
+pub mod registry;
 pub mod source;
 pub mod telemetry;
 pub mod text;
+pub mod verify;
 mod wedge;
 
 pub use windlass_core as core;

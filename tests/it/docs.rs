@@ -6,7 +6,7 @@ use std::process::Command;
 use windlass_tests::{Scene, binary, guest, root};
 
 /// The fenced block behind `<!-- test: NAME -->`.
-fn block(file: &str, name: &str) -> String {
+pub fn block(file: &str, name: &str) -> String {
     let text = fs::read_to_string(root().join(file)).unwrap();
     let mark = format!("<!-- test: {name} -->");
     let rest = text.split(&mark).nth(1).unwrap_or_else(|| panic!("{file} has no {mark}"));
@@ -15,7 +15,7 @@ fn block(file: &str, name: &str) -> String {
 }
 
 /// Runs a block of shell in a folder, with the binary under test first in the path.
-fn shell(scene: &Scene, script: &str, target: &str) -> String {
+pub fn shell(scene: &Scene, script: &str, target: &str) -> String {
     let bin = binary();
     let path = format!("{}:{}", bin.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let output = Command::new("bash")

@@ -13,6 +13,7 @@ mod governor;
 mod health;
 mod liveness;
 mod outcomes;
+mod registry;
 mod shutdown;
 mod spine;
 mod swap;

@@ -76,7 +76,14 @@ fn tokio_is_named_only_where_there_is_a_runtime() {
     only_in(
         &["tokio::"],
         "host/src",
-        &["host/src/health/", "host/src/admin/", "host/src/guest/", "host/src/lanes/", "host/src/host.rs"],
+        &[
+            "host/src/health/",
+            "host/src/admin/",
+            "host/src/guest/",
+            "host/src/lanes/",
+            "host/src/host.rs",
+            "host/src/registry/",
+        ],
     );
 }
 

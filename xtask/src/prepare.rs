@@ -1,4 +1,5 @@
-//! What has to be there before anything is built: a compiler for C, disk, and rustup's targets. Adds what it can, and says what it cannot.
+//! What has to be there before anything is built or tested: a compiler for C, disk, rustup's targets, a registry. Adds what it can,
+//! and says what it cannot.
 
 use crate::steps::{self, Steps};
 use crate::{Result, build};
@@ -13,6 +14,12 @@ pub(crate) fn run(steps: &mut Steps) -> Result<String> {
         for target in ["wasm32-wasip1", "wasm32-wasip2"] {
             add_target(target)?;
         }
+        for (program, package) in [("docker-registry", "docker-registry"), ("openssl", "openssl")] {
+            if !steps::is_there(program) && !install(program, package) {
+                eprintln!("!! {program} is missing and could not be installed (Debian: apt-get install {package}).");
+                eprintln!("!! The tests that need it will skip or fail.");
+            }
+        }
         native_target()
     })
 }
@@ -23,7 +30,7 @@ fn native_target() -> Result<String> {
     let Some(ships) = own.strip_suffix("-unknown-linux-gnu").map(|arch| format!("{arch}-unknown-linux-musl")) else {
         return Ok(own);
     };
-    if !steps::is_there("musl-gcc") && !install_musl() {
+    if !steps::is_there("musl-gcc") && !install("musl-gcc", "musl-tools") {
         eprintln!("!! musl-gcc is missing and could not be installed (Debian: apt-get install musl-tools).");
         eprintln!("!! Building for {own} instead: what is tested now is NOT the binary that ships.");
         if !steps::is_there("cc") {
@@ -35,18 +42,23 @@ fn native_target() -> Result<String> {
     Ok(ships)
 }
 
-fn install_musl() -> bool {
+/// Installs a package of Debian's, and says whether its program is there now.
+fn install(program: &str, package: &str) -> bool {
     let is_root = steps::output(steps::command("id", &["-u"])).is_ok_and(|id| id.trim() == "0");
     if !is_root || !steps::is_there("apt-get") {
         return false;
     }
-    eprintln!("installing musl-tools");
-    let install =
-        || steps::output(steps::command("apt-get", &["install", "-y", "--no-install-recommends", "musl-tools"]));
+    eprintln!("installing {package}");
+    let install = || {
+        let mut install = steps::command("apt-get", &["install", "-y", "--no-install-recommends", package]);
+        // The service that comes with docker-registry needs no answers, and is not wanted: tests start their own.
+        install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+        steps::output(install)
+    };
     // A list that is out of date is the usual reason why the first try fails.
     let installed =
         install().is_ok() || (steps::output(steps::command("apt-get", &["update"])).is_ok() && install().is_ok());
-    installed && steps::is_there("musl-gcc")
+    installed && steps::is_there(program)
 }
 
 fn add_target(target: &str) -> Result<()> {

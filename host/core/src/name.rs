@@ -73,6 +73,32 @@ pub struct VersionNumber(pub u32);
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
+    /// Reads what `Display` writes: `sha256:` and 64 hexadecimal digits in small letters. None for anything else.
+    pub fn parse(text: &str) -> Option<Digest> {
+        let hex = text.strip_prefix("sha256:")?.as_bytes();
+        if hex.len() != 64 {
+            return None;
+        }
+        let nibble = |c: u8| match c {
+            b'0'..=b'9' => Some(c - b'0'),
+            b'a'..=b'f' => Some(c - b'a' + 10),
+            _ => None,
+        };
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+            *byte = match pair {
+                [high, low] => nibble(*high)? << 4 | nibble(*low)?,
+                _ => return None,
+            };
+        }
+        Some(Digest(bytes))
+    }
+
+    /// The 64 hexadecimal digits alone: a name for a file.
+    pub fn hex(&self) -> String {
+        self.to_string().split_off("sha256:".len())
+    }
+
     /// The first twelve hexadecimal digits, for tables and log lines.
     pub fn short(&self) -> String {
         self.to_string().chars().skip("sha256:".len()).take(12).collect()
@@ -89,5 +115,29 @@ impl fmt::Display for Digest {
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_read_as_it_is_written_and_in_no_other_way() {
+        let digest = Digest(std::array::from_fn(|at| (at * 37 % 256) as u8));
+        assert_eq!(Digest::parse(&digest.to_string()), Some(digest));
+        assert_eq!(digest.hex().len(), 64);
+        let text = digest.to_string();
+        for bad in [
+            "",
+            "sha256:",
+            &digest.hex(),
+            &text.to_uppercase(),
+            &text[..70],
+            &format!("{text}0"),
+            &text.replace('0', "g"),
+        ] {
+            assert_eq!(Digest::parse(bad), None, "{bad}");
+        }
     }
 }

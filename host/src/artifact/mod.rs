@@ -51,6 +51,11 @@ pub struct Artifact {
     pub bytes: Vec<u8>,
 }
 
+/// SHA-256 of some bytes.
+pub fn digest_of(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
+}
+
 /// What an artifact is, as far as its outer form tells.
 #[derive(Debug, Clone)]
 pub struct Anatomy {
@@ -106,7 +111,7 @@ impl Artifact {
 
     /// Takes bytes as they are.
     pub fn from_bytes(bytes: Vec<u8>) -> Artifact {
-        Artifact { digest: Digest(Sha256::digest(&bytes).into()), bytes }
+        Artifact { digest: digest_of(&bytes), bytes }
     }
 
     /// Finds out what it is, without running or compiling anything.

@@ -1,7 +1,7 @@
 //! `windlass check`: what the configuration comes to, and where each value is from.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -12,7 +12,8 @@ use crate::core::config::amount::{show_bytes, show_duration};
 use crate::core::config::{Config, Explained, Origin, Plugin, PluginLayer, Trigger, explain, resolve};
 use crate::core::name::PluginName;
 use crate::host::Resources;
-use crate::source::{self, Discovered};
+use crate::source::{self, Discovered, Place};
+use crate::verify::Keys;
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -88,7 +89,10 @@ impl Report {
                 };
                 let explained = explain(manifest.as_ref(), &config.defaults, entry);
                 match resolve(name, manifest.as_ref(), &config.defaults, entry) {
-                    Ok(plugin) => (problem, Some((explained, plugin))),
+                    Ok(plugin) => {
+                        let keys = Keys::read(&plugin.verify_keys, &config.folder);
+                        (problem.or(keys.err()), Some((explained, plugin)))
+                    }
                     Err(why) => (Some(why), None),
                 }
             }
@@ -173,13 +177,18 @@ impl Report {
 
 fn path_of(entry: &PluginLayer, config: &Config) -> Option<PathBuf> {
     let (_, source) = entry.said().find(|(path, _)| *path == "source")?;
-    source::file_of(&config.plugins_dir, &source.to_string()).ok()
+    match source::place_of(&config.plugins_dir, &source.to_string()).ok()? {
+        Place::File(path) => Some(path),
+        Place::Registry(_) => None,
+    }
 }
 
 /// Reads the manifest of the file that an entry names.
 fn manifest_of(entry: &PluginLayer, config: &Config) -> Result<Option<PluginLayer>, String> {
     let Some((_, source)) = entry.said().find(|(path, _)| *path == "source") else { return Ok(None) };
-    let path: &Path = &source::file_of(&config.plugins_dir, &source.to_string())?;
-    let (_, anatomy) = source::load(path)?;
-    Ok(artifact::layer(&anatomy).cloned())
+    match source::place_of(&config.plugins_dir, &source.to_string())? {
+        Place::File(path) => Ok(artifact::layer(&source::load(&path)?.1).cloned()),
+        // Checking asks no network: `windlass inspect` does.
+        Place::Registry(_) => Ok(None),
+    }
 }

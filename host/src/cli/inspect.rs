@@ -1,23 +1,26 @@
-//! `windlass inspect`: what a wasm file is and says of itself, without running it.
+//! `windlass inspect`: what a wasm file, or an artifact in a registry, is and says of itself, without running it.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::anyhow;
 
-use super::{Failure, print};
+use super::{Failure, print, pull};
+use crate::artifact::{Anatomy, Artifact};
 use crate::core::config::describe_layer;
+use crate::registry::SCHEME;
+use crate::verify::Keys;
 
 /// What to look at.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The wasm file
-    file: PathBuf,
+    /// The wasm file, or a reference: oci://HOST/REPO:TAG
+    #[arg(value_name = "FILE or REF")]
+    what: String,
 }
 
 /// Prints kind, manifest, what it asks for, digest and sizes.
 pub fn run(args: Args) -> Result<(), Failure> {
-    let (artifact, anatomy) = crate::source::load(&args.file).map_err(|why| Failure::Usage(anyhow!(why)))?;
-    print(format_args!("file      {}\n", args.file.display()));
+    let (artifact, anatomy) = look_up(&args.what)?;
     print(format_args!("kind      {}\n", anatomy.kind.describe()));
     print(format_args!("digest    {}\n", artifact.digest));
     print(format_args!("size      {:.1} KiB\n", artifact.bytes.len() as f64 / 1024.0));
@@ -43,6 +46,20 @@ pub fn run(args: Args) -> Result<(), Failure> {
     print_names("imports", &anatomy.imports);
     print_names("exports", &anatomy.exports);
     Ok(())
+}
+
+/// Gets what is named, and says where it is from.
+fn look_up(what: &str) -> Result<(Artifact, Anatomy), Failure> {
+    if !what.starts_with(SCHEME) {
+        let found = crate::source::load(Path::new(what)).map_err(|why| Failure::Usage(anyhow!(why)))?;
+        print(format_args!("file      {what}\n"));
+        return Ok(found);
+    }
+    let reference = pull::reference(what)?;
+    let fetched = pull::fetch(&reference, &Keys::default())?;
+    let anatomy = fetched.artifact.anatomy().map_err(|why| Failure::Failed(anyhow!("{reference}: {why}")))?;
+    print(format_args!("reference {}\n", reference.at(fetched.manifest)));
+    Ok((fetched.artifact, anatomy))
 }
 
 fn print_names(what: &str, names: &[String]) {

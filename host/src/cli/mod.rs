@@ -17,6 +17,8 @@ mod inspect;
 mod new;
 mod once;
 mod probe_advice;
+mod pull;
+mod push;
 mod run;
 mod status;
 
@@ -36,10 +38,14 @@ enum Command {
     Check(check::Args),
     /// Run any wasm once, here and now, and say what it took
     Once(once::Args),
-    /// Say what a wasm file is: kind, manifest, imports, digest
+    /// Say what a wasm file, or an artifact in a registry, is: kind, manifest, imports, digest
     Inspect(inspect::Args),
     /// Compile ahead of time, into the cache of a host's dataDir
     Compile(compile::Args),
+    /// Push a wasm file to a container registry, and print the digest
+    Push(push::Args),
+    /// Pull a wasm file from a container registry
+    Pull(pull::Args),
     /// Begin a job of your own in a new folder
     New(new::Args),
     /// Ask a host's health port; the exit code says what it answered
@@ -83,6 +89,8 @@ pub fn main() -> ExitCode {
         Command::Once(args) => once::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Compile(args) => compile::run(args),
+        Command::Push(args) => push::run(args),
+        Command::Pull(args) => pull::run(args),
         Command::New(args) => new::run(args),
         Command::Health(args) => health::run(args),
         Command::Status(args) => status::run(args),

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use sha2::{Digest as _, Sha256};
 
 use crate::core::config::{Config, Entries, PluginLayer};
 use crate::core::name::PluginName;
+use crate::verify::Keys;
 
 /// Where the configuration is looked for if nothing is said.
 const CONFIG_FILE: &str = "windlass.yaml";
@@ -32,6 +34,8 @@ pub struct Origin {
 pub struct Configuration {
     /// What it says; entries of further files are among `plugins`.
     pub config: Config,
+    /// What its `verify.keys` at the top level name.
+    pub keys: Arc<Keys>,
     /// Whether files without an entry are run.
     pub discover: bool,
     /// SHA-256 of the files' bytes, one after the other, in hexadecimal digits; empty where there is no file.
@@ -71,7 +75,7 @@ impl Origin {
     /// Reads all of it. A further file that is no good leaves its plugins as they were.
     ///
     /// # Errors
-    /// One line that names the file, if the main one cannot be read or says what it must not.
+    /// One line that names the file, if the main one or a key cannot be read or says what it must not.
     pub fn read(&mut self) -> Result<Configuration> {
         let mut hash = Sha256::new();
         let mut config = match &self.file {
@@ -89,11 +93,14 @@ impl Origin {
             None if config.plugins_dir.is_relative() => config.plugins_dir = beside(&config.plugins_dir),
             None => {}
         }
+        config.folder = beside(Path::new(""));
+        let keys = Keys::read(&config.verify_keys, &config.folder).map_err(|why| anyhow!(why))?;
         self.config_dir = config.config_dir.as_deref().map(beside);
         let problems = self.read_further(&mut config, &mut hash);
         Ok(Configuration {
             discover: config.discover.unwrap_or(self.file.is_none()),
             config,
+            keys: Arc::new(keys),
             hash: if self.file.is_some() { format!("{:x}", hash.finalize()) } else { String::new() },
             problems,
         })

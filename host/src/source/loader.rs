@@ -1,23 +1,30 @@
-//! From files to versions that can run: reads, verifies, compiles and links off to the side, a few at a time, at low priority.
+//! From files and registries to versions that can run: reads, verifies, compiles and links off to the side, a few at a time, at low priority.
 //!
-//! Plugins with the same bytes share the compiled code. Whatever is wrong with a file is told to the driver as a refusal.
+//! Plugins with the same bytes share the compiled code. Whatever is wrong with one is told to the driver as a refusal.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use anyhow::{Context, Result};
 
+use super::Place;
+use super::fetch::Fetcher;
 use crate::artifact::{self, Anatomy, Artifact};
 use crate::compile::{Compiler, Refused};
 use crate::core::config::{Plugin, PluginLayer, resolve};
 use crate::core::event::{Event, LoadedVersion};
 use crate::core::health::Stage;
 use crate::core::name::{Digest, PluginId, PluginName};
-use crate::driver::{Inbox, Message};
+use crate::driver::{Clock, Inbox, Message};
 use crate::guest::{Prepared, Toolbox};
 use crate::lanes::priority::{self, Role};
+use crate::registry::Registry;
+use crate::verify::Keys;
 use crate::wedge::{self, Point};
+
+/// How many plugins are fetched from registries at once. They wait for a network, and files do not wait for them.
+const FETCHERS: usize = 4;
 
 /// One plugin to load.
 #[derive(Debug, Clone)]
@@ -26,14 +33,18 @@ pub struct Job {
     pub plugin: PluginId,
     /// Its name.
     pub name: PluginName,
-    /// The file.
-    pub path: PathBuf,
+    /// Where its artifact is.
+    pub place: Place,
+    /// Whose signature it needs.
+    pub keys: Arc<Keys>,
     /// `defaults`
     pub defaults: Arc<PluginLayer>,
     /// Its entry.
     pub entry: Arc<PluginLayer>,
     /// How soon it is needed.
     pub need: Need,
+    /// Only asks its registry whether there is something else than what was loaded last.
+    pub again: bool,
 }
 
 /// How soon a job is needed: the order of the queue.
@@ -56,12 +67,16 @@ pub struct Loader {
 
 /// What a loader is started with.
 pub struct LoaderOptions {
-    /// How many jobs at once.
+    /// How many jobs with files at once.
     pub threads: usize,
     /// What guests are linked with.
     pub toolbox: Arc<Toolbox>,
     /// Compiles, off to the side.
     pub compiler: Compiler,
+    /// Fetches.
+    pub registry: Registry,
+    /// Says since when a registry is in trouble.
+    pub clock: Clock,
     /// What all guests may hold together: one that needs more from its start can never run.
     pub memory_limit_bytes: u64,
     /// The niceness the process was started with.
@@ -76,6 +91,7 @@ struct Shared {
     shelf: Shelf,
     toolbox: Arc<Toolbox>,
     compiler: Compiler,
+    fetcher: Fetcher,
     memory_limit_bytes: u64,
     inbox: Arc<Inbox>,
 }
@@ -89,12 +105,29 @@ struct Queue {
     next: u64,
 }
 
+/// What a thread loads.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Files,
+    References,
+}
+
+impl What {
+    fn is(self, job: &Job) -> bool {
+        match self {
+            What::Files => matches!(job.place, Place::File(_)),
+            What::References => matches!(job.place, Place::Registry(_)),
+        }
+    }
+}
+
 impl Queue {
-    fn push(&mut self, job: Job) {
+    fn push(&mut self, mut job: Job) {
         // It keeps its place in the order, unless it is needed sooner now.
         let place = match self.places.remove(&job.plugin) {
             Some(place) => {
-                self.waiting.remove(&place);
+                // One that was to load whatever there is still has to.
+                job.again &= self.waiting.remove(&place).is_none_or(|before| before.again);
                 (place.0.min(job.need), place.1)
             }
             None => {
@@ -107,9 +140,9 @@ impl Queue {
     }
 
     /// The job that is needed most, of those whose plugin is not in work: two results of one plugin never cross.
-    fn pop(&mut self) -> Option<Job> {
-        let place =
-            self.waiting.iter().find(|(_, job)| !self.in_work.contains(&job.plugin)).map(|(place, _)| *place)?;
+    fn pop(&mut self, what: What) -> Option<Job> {
+        let is_next = |job: &Job| what.is(job) && !self.in_work.contains(&job.plugin);
+        let place = self.waiting.iter().find(|(_, job)| is_next(job)).map(|(place, _)| *place)?;
         let job = self.waiting.remove(&place)?;
         self.places.remove(&job.plugin);
         self.in_work.insert(job.plugin);
@@ -123,26 +156,30 @@ impl Loader {
     /// # Errors
     /// If a thread cannot be spawned.
     pub fn start(options: LoaderOptions) -> Result<Loader> {
-        let LoaderOptions { threads, toolbox, compiler, memory_limit_bytes, process_niceness, inbox } = options;
+        let LoaderOptions { threads, toolbox, compiler, registry, clock, memory_limit_bytes, process_niceness, inbox } =
+            options;
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             arrived: Condvar::new(),
             shelf: Mutex::default(),
             toolbox,
             compiler,
+            fetcher: Fetcher::new(registry, clock, inbox.clone()),
             memory_limit_bytes,
             inbox,
         });
-        for number in 0..threads.max(1) {
+        let loaders = (0..threads.max(1)).map(|number| (format!("loader-{number}"), What::Files));
+        let fetchers = (0..FETCHERS).map(|number| (format!("fetcher-{number}"), What::References));
+        for (name, what) in loaders.chain(fetchers) {
             let shared = shared.clone();
             std::thread::Builder::new()
-                .name(format!("loader-{number}"))
+                .name(name)
                 .spawn(move || {
                     // Compile children are started from here, and inherit this.
                     if let Err(error) = priority::take(Role::Guest, process_niceness) {
                         tracing::warn!(error = format!("{error:#}"), "compiling at normal priority");
                     }
-                    shared.work();
+                    shared.work(what);
                 })
                 .context("starting a loader's thread")?;
         }
@@ -151,9 +188,12 @@ impl Loader {
 
     /// Queues a job. One of the same plugin that still waits is dropped for it.
     pub fn load(&self, job: Job) {
-        self.shared.inbox.send(Message::Event(Event::Found { plugin: job.plugin }));
+        if !job.again {
+            self.shared.inbox.send(Message::Event(Event::Found { plugin: job.plugin }));
+        }
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).push(job);
-        self.shared.arrived.notify_one();
+        // One of the threads is for it, and it is not told which.
+        self.shared.arrived.notify_all();
     }
 
     /// Drops a job that waits: its plugin is gone.
@@ -162,6 +202,8 @@ impl Loader {
         if let Some(place) = queue.places.remove(&plugin) {
             queue.waiting.remove(&place);
         }
+        drop(queue);
+        self.shared.fetcher.forget(plugin);
     }
 }
 
@@ -169,45 +211,55 @@ impl Loader {
 type Loaded = (Option<PluginLayer>, LoadedVersion, Arc<Prepared>);
 
 impl Shared {
-    fn work(&self) {
+    fn work(&self, what: What) {
         loop {
-            let job = self.next();
+            let job = self.next(what);
             let plugin = job.plugin;
             wedge::pass(Point::Loader);
-            self.inbox.send(Message::Event(Event::Loading { plugin }));
+            if !job.again {
+                self.inbox.send(Message::Event(Event::Loading { plugin }));
+            }
             // A fault of the compiler is held to the one plugin that met it.
             let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.load(&job)));
             let message = match loaded {
-                Ok(Ok((manifest, version, prepared))) => {
-                    Message::Prepared { plugin, manifest, version: Arc::new(version), prepared }
+                Ok(Ok(None)) => None,
+                Ok(Ok(Some((manifest, version, prepared)))) => {
+                    Some(Message::Prepared { plugin, manifest, version: Arc::new(version), prepared })
                 }
-                Ok(Err((digest, reason))) => Message::Event(Event::Refused { plugin, digest, reason }),
+                Ok(Err((digest, reason))) => Some(Message::Event(Event::Refused { plugin, digest, reason })),
                 Err(_) => {
-                    let reason = format!("{}: the compiler failed on it; please report this", job.path.display());
-                    Message::Event(Event::Refused { plugin, digest: None, reason })
+                    let reason = format!("{}: the compiler failed on it; please report this", job.place);
+                    Some(Message::Event(Event::Refused { plugin, digest: None, reason }))
                 }
             };
-            self.inbox.send(message);
+            if let Some(message) = message {
+                self.inbox.send(message);
+            }
             self.queue.lock().unwrap_or_else(PoisonError::into_inner).in_work.remove(&plugin);
             // A job of the same plugin may have waited for this one.
-            self.arrived.notify_one();
+            self.arrived.notify_all();
         }
     }
 
-    fn next(&self) -> Job {
+    fn next(&self, what: What) -> Job {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(job) = queue.pop() {
+            if let Some(job) = queue.pop(what) {
                 return job;
             }
             queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn load(&self, job: &Job) -> Result<Loaded, (Option<Digest>, String)> {
+    /// None if there is nothing newer.
+    fn load(&self, job: &Job) -> Result<Option<Loaded>, (Option<Digest>, String)> {
         let plugin = job.plugin;
-        let at = |why: String| format!("{}: {why}", job.path.display());
-        let artifact = Artifact::read(&job.path).map_err(|why| (None, at(why)))?;
+        let at = |why: String| format!("{}: {why}", job.place);
+        let Some(artifact) = self.artifact(job).map_err(|why| (None, why))? else { return Ok(None) };
+        if job.again {
+            self.inbox.send(Message::Event(Event::Found { plugin }));
+            self.inbox.send(Message::Event(Event::Loading { plugin }));
+        }
         let digest = artifact.digest;
         let staged = |stage| self.inbox.send(Message::Event(Event::Staged { plugin, digest, stage }));
         let refused = |why: String| (Some(digest), at(why));
@@ -224,7 +276,20 @@ impl Shared {
         };
         let has_check = prepared.has_check();
         let version = LoadedVersion { digest, author_version, has_check, wants: wants.into() };
-        Ok((manifest, version, prepared))
+        Ok(Some((manifest, version, prepared)))
+    }
+
+    /// Gets the bytes, signed where that is asked for. Nothing has looked into them yet.
+    fn artifact(&self, job: &Job) -> Result<Option<Artifact>, String> {
+        match &job.place {
+            Place::Registry(reference) => self.fetcher.artifact(job, reference),
+            Place::File(path) => {
+                let at = |why: String| format!("{}: {why}", job.place);
+                let artifact = Artifact::read(path).map_err(at)?;
+                job.keys.check_file(path, &artifact.bytes).map_err(at)?;
+                Ok(Some(artifact))
+            }
+        }
     }
 
     fn prepared(&self, artifact: &Artifact, anatomy: &Anatomy) -> Result<Arc<Prepared>, String> {

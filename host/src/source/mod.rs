@@ -1,18 +1,50 @@
 //! Where artifacts and configuration come from, and the watch over both. Runs nothing.
 
 mod configuration;
+mod fetch;
 mod loader;
 mod plan;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::core::name::PluginName;
+use crate::registry::{Reference, SCHEME};
 
 pub use configuration::{Configuration, Origin};
 pub use loader::{Job, Loader, LoaderOptions, Need, check_memory, load};
 pub use watch::{Handle, Settings, Watcher};
+
+/// Where one plugin's artifact is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In this file.
+    File(PathBuf),
+    /// In a registry.
+    Registry(Reference),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File(path) => path.display().fmt(f),
+            Place::Registry(reference) => reference.fmt(f),
+        }
+    }
+}
+
+/// What a plugin's `source` says.
+///
+/// # Errors
+/// One line, if it is neither a file inside of the plugins' folder nor a reference.
+pub fn place_of(plugins_dir: &Path, source: &str) -> Result<Place, String> {
+    match source.starts_with(SCHEME) {
+        true => Reference::parse(source).map(Place::Registry),
+        false => file_of(plugins_dir, source).map(Place::File),
+    }
+}
 
 /// What a plugin's `source` says of a file.
 ///
@@ -20,7 +52,9 @@ pub use watch::{Handle, Settings, Watcher};
 /// One line, if it is no `file:NAME` inside of the plugins' folder.
 pub fn file_of(plugins_dir: &Path, source: &str) -> Result<PathBuf, String> {
     let Some(name) = source.strip_prefix("file:") else {
-        return Err(format!("source `{source}` is not in this version: give `file:NAME`, a file in pluginsDir"));
+        return Err(format!(
+            "source `{source}` is neither `file:NAME`, a file in pluginsDir, nor `oci://HOST/REPO:TAG`, an artifact in a registry"
+        ));
     };
     let relative = Path::new(name);
     let stays_inside = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));

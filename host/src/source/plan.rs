@@ -1,14 +1,17 @@
-//! From a configuration and the files that are there to what each plugin is to be. Pure.
+//! From a configuration and the files that are there to what each plugin is to be. Reads nothing but the keys that an entry names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::configuration::Configuration;
-use super::{Discovered, file_of};
+use super::{Discovered, Place, place_of};
 use crate::core::config::{Plugin, PluginLayer, resolve};
 use crate::core::event::Entry;
 use crate::core::name::PluginName;
+use crate::registry::Reference;
+use crate::verify::{self, Keys};
 
 /// What a plugin is to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,12 +19,22 @@ pub(super) enum Want {
     /// Loaded from a file.
     File {
         path: PathBuf,
+        keys: Arc<Keys>,
         defaults: Arc<PluginLayer>,
         entry: Arc<PluginLayer>,
         /// Without what its manifest will say.
         config: Arc<Plugin>,
         /// Whether the operator names it; else the file alone brought it.
         named: bool,
+    },
+    /// Loaded from a registry.
+    Registry {
+        reference: Reference,
+        keys: Arc<Keys>,
+        defaults: Arc<PluginLayer>,
+        entry: Arc<PluginLayer>,
+        /// Without what its manifest will say.
+        config: Arc<Plugin>,
     },
     /// Shown as no good, with the reason.
     Refused(String),
@@ -33,9 +46,29 @@ impl Want {
     /// As the supervisor takes it, with the source as it is shown.
     pub(super) fn entry(&self) -> (Arc<str>, Entry) {
         match self {
-            Want::File { config, .. } => (config.source.as_str().into(), Entry::Wanted(config.clone())),
+            Want::File { config, .. } | Want::Registry { config, .. } => {
+                (config.source.as_str().into(), Entry::Wanted(config.clone()))
+            }
             Want::Refused(why) => ("".into(), Entry::Refused(why.clone())),
             Want::Ignored { source } => (source.as_str().into(), Entry::Ignored),
+        }
+    }
+}
+
+impl Want {
+    /// How often its registry is asked again.
+    pub(super) fn refresh(&self) -> Option<Duration> {
+        match self {
+            Want::Registry { config, .. } => Some(config.refresh),
+            Want::File { .. } | Want::Refused(_) | Want::Ignored { .. } => None,
+        }
+    }
+
+    /// The file beside the plugin's own that has to sign it.
+    pub(super) fn signature(&self) -> Option<PathBuf> {
+        match self {
+            Want::File { path, keys, .. } if !keys.is_empty() => Some(verify::signature_beside(path)),
+            Want::File { .. } | Want::Registry { .. } | Want::Refused(_) | Want::Ignored { .. } => None,
         }
     }
 }
@@ -44,20 +77,30 @@ impl Want {
 pub(super) struct Plan {
     pub(super) wants: BTreeMap<PluginName, Want>,
     pub(super) misnamed: Vec<String>,
+    /// Plugins from registries for which no signature is asked.
+    pub(super) unsigned: Vec<String>,
 }
 
 /// Makes the plan.
 pub(super) fn plan(configuration: &Configuration, found: Vec<Discovered>) -> Plan {
     let config = &configuration.config;
     let defaults = Arc::new(config.defaults.clone());
+    let keys_of = |plugin: &Plugin| match plugin.verify_keys.as_slice() {
+        [] => Ok(configuration.keys.clone()),
+        own => Keys::read(own, &config.folder).map(Arc::new),
+    };
     let want = |name: &PluginName, entry: &Result<PluginLayer, String>, named: bool| {
         let checked = entry.clone().and_then(|entry| {
             let plugin = resolve(name, None, &defaults, &entry)?;
-            Ok((file_of(&config.plugins_dir, &plugin.source)?, plugin, entry))
+            Ok((place_of(&config.plugins_dir, &plugin.source)?, keys_of(&plugin)?, plugin, entry))
         });
         match checked {
-            Ok((path, plugin, entry)) => {
-                Want::File { path, defaults: defaults.clone(), entry: Arc::new(entry), config: Arc::new(plugin), named }
+            Ok((place, keys, plugin, entry)) => {
+                let (defaults, entry, config) = (defaults.clone(), Arc::new(entry), Arc::new(plugin));
+                match place {
+                    Place::File(path) => Want::File { path, keys, defaults, entry, config, named },
+                    Place::Registry(reference) => Want::Registry { reference, keys, defaults, entry, config },
+                }
             }
             Err(why) => Want::Refused(why),
         }
@@ -68,7 +111,7 @@ pub(super) fn plan(configuration: &Configuration, found: Vec<Discovered>) -> Pla
         .values()
         .filter_map(|want| match want {
             Want::File { path, .. } => Some(path.clone()),
-            Want::Refused(_) | Want::Ignored { .. } => None,
+            Want::Registry { .. } | Want::Refused(_) | Want::Ignored { .. } => None,
         })
         .collect();
     let mut misnamed = config.misnamed.clone();
@@ -94,5 +137,7 @@ pub(super) fn plan(configuration: &Configuration, found: Vec<Discovered>) -> Pla
             }
         }
     }
-    Plan { wants, misnamed }
+    let is_unsigned = |want: &Want| matches!(want, Want::Registry { keys, .. } if keys.is_empty());
+    let unsigned = wants.iter().filter(|(_, want)| is_unsigned(want)).map(|(name, _)| name.to_string()).collect();
+    Plan { wants, misnamed, unsigned }
 }

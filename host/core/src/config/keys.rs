@@ -48,6 +48,12 @@ const fn key(path: &'static str, kind: Kind, default: &'static str, meaning: &'s
 const YEAR_S: f64 = 31_536_000.0;
 const GIB: u64 = 1 << 30;
 
+const VERIFY: &str =
+    "Public keys of cosign, in files or as PEM; with them, an artifact without a good signature is refused";
+
+/// Keys of a plugin that are the operator's alone: a manifest that says them is refused.
+pub const OPERATORS: [&str; 3] = ["source", "refreshSeconds", "verify.keys"];
+
 /// Keys at the top of the file, besides `defaults` and `plugins`.
 pub const HOST: &[Key] = &[
     key("health.listen", Kind::Address, "0.0.0.0:8080", "Health port; reachable without authentication"),
@@ -89,6 +95,7 @@ pub const HOST: &[Key] = &[
         "none",
         "Folder for the host's own data: compiled code is kept in `cache/compiled`, at most 2 GiB, private to the host's user; an exclusive lock is held in it",
     ),
+    key("verify.keys", Kind::Texts, "none", VERIFY),
     key("drainSeconds", Kind::Seconds(0.0, 3_600.0), "25", "How long runs in flight may go on after SIGTERM"),
     key(
         "readyTimeoutSeconds",
@@ -108,7 +115,19 @@ pub const HOST: &[Key] = &[
 
 /// Keys of a plugin, in `defaults`, in an entry of `plugins`, and in a manifest.
 pub const PLUGIN: &[Key] = &[
-    key("source", Kind::Text, "none", "`file:NAME`, a file in pluginsDir"),
+    key(
+        "source",
+        Kind::Text,
+        "none",
+        "`file:NAME`, a file in pluginsDir, or `oci://HOST/REPO:TAG` or `@sha256:…` in a registry",
+    ),
+    key(
+        "refreshSeconds",
+        Kind::Seconds(1.0, YEAR_S),
+        "60",
+        "How often a tag in a registry is resolved again; a digest never",
+    ),
+    key("verify.keys", Kind::Texts, "none; then those of the top level count", VERIFY),
     key(
         "trial",
         Kind::OneOf(&["None", "OneRun"], &[]),
@@ -178,10 +197,10 @@ pub const PLUGIN: &[Key] = &[
 ];
 
 /// Keys that exist, and that this version refuses.
-pub const LATER_HOST: &[&str] = &["verify"];
+pub const LATER_HOST: &[&str] = &[];
 
 /// The same for plugins.
-pub const LATER_PLUGIN: &[&str] = &["schedule", "timeZone", "queue", "refreshSeconds", "capabilities", "verify"];
+pub const LATER_PLUGIN: &[&str] = &["schedule", "timeZone", "queue", "capabilities"];
 
 /// The keys that start runs: an entry has at most one.
 pub const TRIGGERS: [&str; 3] = ["every", "continuous", "once"];

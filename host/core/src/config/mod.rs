@@ -37,6 +37,10 @@ pub struct Config {
     pub config_dir: Option<PathBuf>,
     /// `dataDir`
     pub data_dir: Option<PathBuf>,
+    /// Where relative paths of keys begin: the folder of the file, which whoever reads it sets.
+    pub folder: PathBuf,
+    /// `verify.keys`: paths or PEM, for every plugin that has none of its own.
+    pub verify_keys: Vec<String>,
     /// `discover`; none where the file does not say.
     pub discover: Option<bool>,
     /// `drainSeconds`
@@ -140,6 +144,8 @@ impl Config {
             plugins_dir,
             config_dir,
             data_dir,
+            folder: _,
+            verify_keys: _,
             discover: _,
             drain,
             ready_timeout,
@@ -197,6 +203,11 @@ impl Config {
             plugins_dir: PathBuf::from(text("pluginsDir").unwrap_or_else(|| "/plugins".to_owned())),
             config_dir: text("configDir").map(PathBuf::from),
             data_dir: text("dataDir").map(PathBuf::from),
+            folder: PathBuf::new(),
+            verify_keys: match values.get("verify.keys") {
+                Some(Value::Texts(keys)) => keys.clone(),
+                _ => Vec::new(),
+            },
             discover: match values.get("discover") {
                 Some(Value::Bool(discover)) => Some(*discover),
                 _ => None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::keys::{LATER_PLUGIN, PLUGIN, TRIGGERS};
+use super::keys::{LATER_PLUGIN, OPERATORS, PLUGIN, TRIGGERS};
 use super::layer::{self, Value, Values};
 use super::yaml::{self, Node};
 use crate::name::PluginName;
@@ -19,8 +19,12 @@ pub struct PluginLayer {
 pub struct Plugin {
     /// Its key in `plugins`.
     pub name: PluginName,
-    /// `source`, as written: `file:NAME`.
+    /// `source`, as written: `file:NAME` or `oci://…`.
     pub source: String,
+    /// `refreshSeconds`
+    pub refresh: Duration,
+    /// `verify.keys`: paths or PEM; empty where those of the host count.
+    pub verify_keys: Vec<String>,
     /// `trial`
     pub trial: Trial,
     /// `probation.*`
@@ -173,9 +177,9 @@ impl PluginLayer {
                 .filter(|(line, _)| line.starts_with("line "))
                 .map_or(why.clone(), |(_, rest)| rest.to_owned())
         })?;
-        match layer.values.contains_key("source") {
-            true => Err("`source` is not for a manifest to say".to_owned()),
-            false => Ok(layer),
+        match OPERATORS.iter().find(|path| layer.values.contains_key(**path)) {
+            Some(path) => Err(format!("`{path}` is not for a manifest to say")),
+            None => Ok(layer),
         }
     }
 
@@ -238,6 +242,9 @@ pub fn explain(manifest: Option<&PluginLayer>, defaults: &PluginLayer, entry: &P
         ]),
         false => built_in.push(("activeDeadlineSeconds", seconds(600))),
     }
+    if matches!(merged.get("source"), Some((Value::Text(source), _)) if source.starts_with("oci://")) {
+        built_in.push(("refreshSeconds", seconds(60)));
+    }
     for (path, value) in built_in {
         merged.entry(path).or_insert((value, Origin::BuiltIn));
     }
@@ -288,6 +295,8 @@ pub fn resolve(
     Ok(Plugin {
         name: name.clone(),
         source: got.text("source").ok_or("`source` is missing: say which file, such as source: file:job.wasm")?,
+        refresh: got.time("refreshSeconds").unwrap_or(Duration::from_secs(60)),
+        verify_keys: got.texts("verify.keys"),
         trial,
         probation: Probation {
             runs: got.whole("probation.runs").unwrap_or(3),

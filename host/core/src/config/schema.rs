@@ -133,5 +133,8 @@ fn table(page: &mut String, keys: &[Key]) {
 
 fn later(page: &mut String, keys: &[&str]) {
     let names: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
+    if names.is_empty() {
+        return;
+    }
     let _ = writeln!(page, "Refused by name, since they are not in this version: {}.\n", names.join(", "));
 }

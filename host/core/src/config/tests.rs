@@ -45,6 +45,7 @@ fn nothing_said_gives_the_documented_defaults() {
     let plain = plugin("{ source: file:a.wasm }");
     assert_eq!(plain.trigger, Trigger::Manual);
     assert_eq!(plain.active_deadline, Some(Duration::from_secs(600)));
+    assert_eq!((plain.refresh.as_secs(), plain.verify_keys.len(), config.verify_keys.len()), (60, 0, 0));
     assert_eq!((plain.backoff_limit, plain.limits.memory_bytes, plain.limits.weight), (3, 256 << 20, 100));
     let continuous = plugin("{ source: file:a.wasm, continuous: true }");
     assert_eq!((continuous.active_deadline, continuous.health.max_silence), (None, Some(Duration::from_secs(300))));
@@ -181,7 +182,7 @@ fn every_documented_key_is_taken_with_its_documented_default() {
     // Where a default is a value rather than words, the reader takes it.
     for key in keys::PLUGIN {
         let first = key.default.split(';').next().unwrap_or_default();
-        if first == "none" || key.path == "maxConcurrent" {
+        if first == "none" || key.path == "maxConcurrent" || keys::OPERATORS.contains(&key.path) {
             continue;
         }
         let nested = key.path.split('.').rev().fold(first.to_owned(), |inner, name| format!("{{ {name}: {inner} }}"));
@@ -196,6 +197,9 @@ fn every_documented_key_is_taken_with_its_documented_default() {
 #[test]
 fn a_manifest_says_no_source_and_no_unknown_key() {
     assert!(PluginLayer::from_json(r#"{"source":"file:x"}"#).unwrap_err().contains("manifest"));
+    let keys = PluginLayer::from_json(r#"{"verify":{"keys":["k"]}}"#).unwrap_err();
+    assert!(keys.contains("verify.keys") && keys.contains("manifest"), "{keys}");
+    assert!(PluginLayer::from_json(r#"{"refreshSeconds":1}"#).unwrap_err().contains("manifest"));
     assert!(PluginLayer::from_json(r#"{"evry":"5s"}"#).unwrap_err().starts_with("unknown key"));
 }
 

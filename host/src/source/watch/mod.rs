@@ -17,8 +17,8 @@ use anyhow::{Context, Result};
 
 use super::configuration::{Configuration, Origin};
 use super::loader::{Job, Loader, Need};
-use super::name_all;
 use super::plan::{Plan, Want, plan};
+use super::{Place, name_all};
 use crate::core::event::Event;
 use crate::core::name::{PluginId, PluginName};
 use crate::driver::{Inbox, Message};
@@ -91,6 +91,8 @@ impl Handle {
 struct Known {
     id: PluginId,
     want: Want,
+    /// When its registry is asked again.
+    refresh_at: Option<Duration>,
 }
 
 /// Something that follows from a look.
@@ -113,6 +115,8 @@ pub struct Watcher {
     files: Files,
     config_files: Settle<Vec<(PathBuf, Look)>>,
     faults: BTreeMap<&'static str, String>,
+    /// Whom the log already says that no signature is asked for.
+    unsigned: Vec<String>,
     events: Events,
     handle: Handle,
     epoch: Instant,
@@ -139,6 +143,7 @@ impl Watcher {
             known: BTreeMap::new(),
             ids: HashMap::new(),
             faults: BTreeMap::new(),
+            unsigned: Vec::new(),
             events,
             handle,
             epoch: Instant::now(),
@@ -203,6 +208,8 @@ impl Watcher {
     fn turn(&mut self) {
         let moving = self.config_files.is_moving() || self.files.are_moving();
         let patience = if moving { QUIET.min(self.settings.every) } else { self.settings.every };
+        let refresh_at = self.known.values().filter_map(|known| known.refresh_at).min().unwrap_or(Duration::MAX);
+        let patience = patience.min(refresh_at.saturating_sub(self.epoch.elapsed()));
         if self.events.wait(patience) {
             self.told_until = self.epoch.elapsed() + Duration::from_secs(1);
             std::thread::sleep(GATHER);
@@ -211,6 +218,7 @@ impl Watcher {
         let commands = std::mem::take(&mut *self.handle.commands.lock().unwrap_or_else(PoisonError::into_inner));
         let reload = commands.iter().any(|command| matches!(command, Command::Reload));
         self.look(reload);
+        self.refresh();
         for command in commands {
             if let Command::Load(plugin) = command {
                 self.load_again(plugin);
@@ -225,9 +233,10 @@ impl Watcher {
         let changed_config = (settled || reload) && self.read_configuration();
         let entries = self.known.values().filter_map(|known| match &known.want {
             Want::File { path, named: true, .. } => Some(path.clone()),
-            Want::File { .. } | Want::Refused(_) | Want::Ignored { .. } => None,
+            Want::File { .. } | Want::Registry { .. } | Want::Refused(_) | Want::Ignored { .. } => None,
         });
-        let entries: BTreeSet<PathBuf> = entries.collect();
+        let signatures = self.known.values().filter_map(|known| known.want.signature());
+        let entries: BTreeSet<PathBuf> = entries.chain(signatures).collect();
         let events = &self.events;
         let quiet = |path: &std::path::Path, look: &Look| match look {
             _ if events.is_being_written(path) => QUIET_OPEN,
@@ -294,9 +303,14 @@ impl Watcher {
 
     /// Compares what is to be with what is known, and brings about what differs. `changed`: files that lie still as others than before.
     fn plan(&mut self, changed: &BTreeSet<PathBuf>) {
-        let Plan { wants, misnamed } = plan(&self.configuration, name_all(self.files.found()));
+        let Plan { wants, misnamed, unsigned } = plan(&self.configuration, name_all(self.files.found()));
         self.fault("plugins-dir", self.files.problem());
         self.fault("names", (!misnamed.is_empty()).then(|| misnamed.join("; ")));
+        if unsigned != self.unsigned && !unsigned.is_empty() {
+            let why = "no signature is asked for: whoever may push to the registry decides what runs; see verify.keys";
+            tracing::warn!(plugins = unsigned.join(", "), "{why}");
+        }
+        self.unsigned = unsigned;
         let gone: Vec<PluginName> = self.known.keys().filter(|name| !wants.contains_key(*name)).cloned().collect();
         for name in gone {
             if let Some(Known { id, .. }) = self.known.remove(&name) {
@@ -313,14 +327,22 @@ impl Watcher {
     fn bring_about(&mut self, name: PluginName, want: Want, changed: &BTreeSet<PathBuf>) {
         let next = PluginId(u32::try_from(self.ids.len()).unwrap_or(u32::MAX));
         let id = *self.ids.entry(name.clone()).or_insert(next);
-        let before = self.known.get(&name).map(|known| &known.want);
-        let is_same = before == Some(&want);
+        let before = self.known.get(&name);
+        let is_same = before.is_some_and(|before| before.want == want);
         let first = before.is_none();
+        let refresh_at = match before {
+            Some(before) if is_same => before.refresh_at,
+            Some(_) | None => want.refresh().map(|every| self.epoch.elapsed().saturating_add(every)),
+        };
+        if before.is_some_and(|before| before.refresh_at.is_some()) && refresh_at.is_none() {
+            // What its registry was in trouble with is no longer said.
+            self.steps.push(Step::Forget(id));
+        }
         if !is_same {
             if let Want::Refused(why) = &want {
                 tracing::warn!(plugin = name.as_str(), reason = why, "plugin refused");
             }
-            if let Want::File { defaults, entry, .. } = &want {
+            if let Want::File { defaults, entry, .. } | Want::Registry { defaults, entry, .. } = &want {
                 let (defaults, entry) = (defaults.clone(), entry.clone());
                 let configure = Message::Configure { plugin: id, name: name.clone(), defaults, entry };
                 self.steps.push(Step::Tell(configure));
@@ -328,19 +350,37 @@ impl Watcher {
             let (source, entry) = want.entry();
             self.steps.push(Step::Tell(Message::Event(Event::Entry { plugin: id, name: name.clone(), source, entry })));
         }
-        if let Want::File { path, .. } = &want
-            && (!is_same || changed.contains(path))
-        {
-            if changed.contains(path) && self.files.is_gone(path) {
+        let signature = want.signature();
+        let is_touched = |path: &PathBuf| changed.contains(path);
+        match &want {
+            Want::File { path, .. } if is_touched(path) && self.files.is_gone(path) => {
                 let reason = format!("{}: the file is gone: put it back, or take the entry out", path.display());
                 self.steps.push(Step::Forget(id));
                 self.steps.push(Step::Tell(Message::Event(Event::Vanished { plugin: id, reason })));
-            } else if let Some(job) = job(id, &name, &want, first) {
-                self.files.track(&job.path);
-                self.steps.push(Step::Load(job));
+            }
+            Want::File { path, .. } if !is_same || is_touched(path) || signature.as_ref().is_some_and(is_touched) => {
+                self.files.track(path);
+                if let Some(signature) = &signature {
+                    self.files.track(signature);
+                }
+                self.steps.extend(job(id, &name, &want, first).map(Step::Load));
+            }
+            Want::Registry { .. } if !is_same => self.steps.extend(job(id, &name, &want, first).map(Step::Load)),
+            Want::File { .. } | Want::Registry { .. } | Want::Refused(_) | Want::Ignored { .. } => {}
+        }
+        self.known.insert(name, Known { id, want, refresh_at });
+    }
+
+    /// Has the registries asked again whose time has come.
+    fn refresh(&mut self) {
+        let now = self.epoch.elapsed();
+        for (name, known) in &mut self.known {
+            if known.refresh_at.is_some_and(|at| at <= now) {
+                known.refresh_at = known.want.refresh().map(|every| now.saturating_add(every));
+                let job = job(known.id, name, &known.want, false).map(|job| Job { again: true, ..job });
+                self.steps.extend(job.map(Step::Load));
             }
         }
-        self.known.insert(name, Known { id, want });
     }
 
     fn load_again(&mut self, plugin: PluginId) {
@@ -363,14 +403,22 @@ impl Watcher {
 }
 
 fn job(plugin: PluginId, name: &PluginName, want: &Want, first: bool) -> Option<Job> {
-    let Want::File { path, defaults, entry, .. } = want else { return None };
+    let (place, keys, defaults, entry) = match want {
+        Want::File { path, keys, defaults, entry, .. } => (Place::File(path.clone()), keys, defaults, entry),
+        Want::Registry { reference, keys, defaults, entry, .. } => {
+            (Place::Registry(reference.clone()), keys, defaults, entry)
+        }
+        Want::Refused(_) | Want::Ignored { .. } => return None,
+    };
     Some(Job {
         plugin,
         name: name.clone(),
-        path: path.clone(),
+        place,
+        keys: keys.clone(),
         defaults: defaults.clone(),
         entry: entry.clone(),
         need: if first { Need::First } else { Need::Newer },
+        again: false,
     })
 }
 
