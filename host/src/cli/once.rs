@@ -19,7 +19,7 @@ use crate::guest::{
     self, Engine, EngineOptions, Executable, Grants, Invocation, Ledger, Line, LineSource, Listener, Metering, Probe,
     Progress, Toolbox, memory_slots,
 };
-use crate::lanes::{self, End, LaneObserver, Lanes, Meter, Watcher, priority};
+use crate::lanes::{self, End, Lanes, Meter, Unobserved, Watcher, priority};
 
 /// Runs at once: one, and a little room for what it is made of.
 const SLOTS: u32 = 8;
@@ -138,7 +138,7 @@ impl Job {
         let runtime = lanes::guest_runtime(nice)?;
         let pacer = lanes::governor::Pacer::new();
         let options = lanes::Options { lanes: 1, runtime: runtime.handle().clone(), pacer, process_niceness: nice };
-        let lanes = Lanes::start(&options, Arc::new(Nobody))?;
+        let lanes = Lanes::start(&options, Arc::new(Unobserved))?;
         let probe = Probe::new(Arc::new(Terminal::default()), grants.fuel, grants.log_bytes);
         let (tell, told) = mpsc::channel();
         let executable = Arc::new(Executable { toolbox, prepared: Arc::new(prepared), grants });
@@ -241,17 +241,6 @@ impl Watcher for Teller {
         // The other side waits for this until it has it.
         let _ = self.tell.lock().unwrap_or_else(PoisonError::into_inner).send(ended);
     }
-}
-
-/// One run needs nobody to see whether the lane still moves: a person looks on.
-struct Nobody;
-
-impl LaneObserver for Nobody {
-    fn registered(&self, _: usize) {}
-    fn poll_begins(&self, _: usize, _: Duration) {}
-    fn poll_ended(&self, _: usize) {}
-    fn idle(&self, _: usize) {}
-    fn awake(&self, _: usize) {}
 }
 
 #[cfg(test)]

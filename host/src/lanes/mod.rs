@@ -45,6 +45,18 @@ pub trait LaneObserver: Send + Sync + 'static {
     fn awake(&self, lane: usize);
 }
 
+/// Looks at nothing: for one run that a person watches, and for benchmarks.
+#[derive(Debug, Clone, Copy)]
+pub struct Unobserved;
+
+impl LaneObserver for Unobserved {
+    fn registered(&self, _: usize) {}
+    fn poll_begins(&self, _: usize, _: Duration) {}
+    fn poll_ended(&self, _: usize) {}
+    fn idle(&self, _: usize) {}
+    fn awake(&self, _: usize) {}
+}
+
 /// How many lanes, and where their host calls find a runtime.
 #[derive(Debug)]
 pub struct Options {

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use windlass::lanes::{End, LaneObserver};
+use windlass::lanes::{End, Unobserved};
 use windlass_tests::{Host, Scene, guest};
 
 use crate::report::{Report, percentile};
@@ -147,7 +147,7 @@ fn by_budget(spinners: u32, kills: usize) -> Vec<f64> {
     const AT_ONCE: usize = 20;
     const BUDGET: Duration = Duration::from_millis(2);
     let lanes = std::thread::available_parallelism().map_or(1, usize::from);
-    let stage = Stage::new(lanes, spinners + 200, Arc::new(Nobody));
+    let stage = Stage::new(lanes, spinners + 200, Arc::new(Unobserved));
     let spins = stage.prepare("spins", guest("spins"), &[]).expect("it is a guest");
     let (nobody, _kept) = mpsc::channel();
     let others: Vec<_> = (0..spinners)
@@ -167,15 +167,4 @@ fn by_budget(spinners: u32, kills: usize) -> Vec<f64> {
     }
     drop(others);
     late_ms
-}
-
-/// Nobody looks on.
-struct Nobody;
-
-impl LaneObserver for Nobody {
-    fn registered(&self, _: usize) {}
-    fn poll_begins(&self, _: usize, _: Duration) {}
-    fn poll_ended(&self, _: usize) {}
-    fn idle(&self, _: usize) {}
-    fn awake(&self, _: usize) {}
 }

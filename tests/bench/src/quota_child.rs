@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use windlass::lanes::governor::{self, Gauges, Governor, LanePlan, Pacer};
-use windlass::lanes::{self, End, LaneObserver, Lanes, Meter, Remains, Watcher, cgroup, clock, priority};
+use windlass::lanes::{self, End, Lanes, Meter, Remains, Unobserved, Watcher, cgroup, clock, priority};
 use windlass_tests::cgroup::CpuGroup;
 
 use crate::report::{Report, percentile};
@@ -62,7 +62,7 @@ pub(crate) fn inside(arguments: &[String]) {
     let pacer = Pacer::new();
     let options =
         lanes::Options { lanes: 1, runtime: runtime.handle().clone(), pacer: pacer.clone(), process_niceness: nice };
-    let lanes = Lanes::start(&options, Arc::new(Nobody)).unwrap();
+    let lanes = Lanes::start(&options, Arc::new(Unobserved)).unwrap();
     let governor = Governor::start(governor::Options {
         roots: cgroup::Roots::default(),
         plan: LanePlan { configured: Some(1), request_milli: None, cores: 1 },
@@ -135,12 +135,4 @@ struct Nobody;
 impl Watcher for Nobody {
     fn started(&self, _: &Meter) {}
     fn ended(&self, _: End, _: &Meter) {}
-}
-
-impl LaneObserver for Nobody {
-    fn registered(&self, _: usize) {}
-    fn poll_begins(&self, _: usize, _: Duration) {}
-    fn poll_ended(&self, _: usize) {}
-    fn idle(&self, _: usize) {}
-    fn awake(&self, _: usize) {}
 }
