@@ -32,6 +32,7 @@ use report::Report;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    windlass::host::prefer_small_pages();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // The other processes of a benchmark are this same binary.
     match arguments.first().map(String::as_str) {
