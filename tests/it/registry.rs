@@ -4,6 +4,7 @@ mod counterparts;
 mod fake;
 mod fakes;
 mod real;
+mod referrers;
 mod refresh;
 mod round_trip;
 mod secure;

@@ -26,10 +26,10 @@ pub use troubles::Troubles;
 use crate::artifact::{Anatomy, Artifact};
 use crate::core::name::Digest;
 use crate::lanes::priority::{self, Role};
-use crate::verify::Keys;
+use crate::verify::{Keys, Signature};
 use client::Client;
 use credentials::Places;
-use session::Session;
+use session::{Session, Signatures};
 use store::{Kept, Store};
 use token::Access;
 
@@ -165,9 +165,8 @@ impl Registry {
         // Before the wasm: what nobody signed is not worth the way.
         let signatures = match keys.is_empty() {
             true => Vec::new(),
-            false => session.signatures(found.digest).await?,
+            false => signatures(&mut session, reference, found.digest, keys).await?,
         };
-        keys.check_manifest(found.digest, &signatures).map_err(|why| unverified(reference, why))?;
         let bytes = match self.store.as_ref().and_then(|store| store.blob(layer.digest)) {
             Some(bytes) => bytes,
             None => session.layer(layer).await?,
@@ -212,12 +211,25 @@ impl Drop for Registry {
     }
 }
 
-fn not_a_plugin(reference: &Reference, why: String) -> Fault {
-    Fault::NotAPlugin { what: reference.to_string(), why }
+/// What was left of a manifest by those who signed it, if one of the keys is among them.
+async fn signatures(
+    session: &mut Session<'_>,
+    reference: &Reference,
+    manifest: Digest,
+    keys: &Keys,
+) -> Result<Vec<Signature>, Fault> {
+    let Signatures { found, unread } = session.signatures(manifest).await?;
+    let more = match unread {
+        0 => String::new(),
+        _ => format!(" ({unread} more that refer to it were not looked at: remove those that are of no use)"),
+    };
+    let unverified = |why| Fault::Unverified { what: reference.to_string(), why: format!("{why}{more}") };
+    keys.check_manifest(manifest, &found).map_err(unverified)?;
+    Ok(found)
 }
 
-fn unverified(reference: &Reference, why: String) -> Fault {
-    Fault::Unverified { what: reference.to_string(), why }
+fn not_a_plugin(reference: &Reference, why: String) -> Fault {
+    Fault::NotAPlugin { what: reference.to_string(), why }
 }
 
 #[cfg(test)]
