@@ -9,6 +9,7 @@ mod refresh;
 mod round_trip;
 mod secure;
 mod signed;
+mod tokens;
 
 use std::process::Output;
 use std::time::Instant;

@@ -7,6 +7,7 @@ mod fault;
 mod layout;
 mod reference;
 mod session;
+mod shared;
 mod store;
 mod token;
 mod troubles;
@@ -31,7 +32,7 @@ use client::Client;
 use credentials::Places;
 use session::{Session, Signatures};
 use store::{Kept, Store};
-use token::Access;
+use token::{Access, Tokens};
 
 /// How often something is tried that may pass by itself.
 const TRIES: u32 = 4;
@@ -43,6 +44,7 @@ pub struct Registry {
     /// None only while it is dropped.
     runtime: Option<Runtime>,
     client: Client,
+    tokens: Tokens,
     places: Places,
     store: Option<Store>,
 }
@@ -93,6 +95,7 @@ impl Registry {
         Ok(Registry {
             runtime: Some(runtime),
             client: Client::new(TRIES),
+            tokens: Tokens::default(),
             places: Places::from_env(|name| std::env::var(name).ok().filter(|value| !value.is_empty())),
             store: data_dir.map(Store::open).transpose()?,
         })
@@ -125,7 +128,7 @@ impl Registry {
         }
         self.wait(async {
             if known.is_some() {
-                let mut session = Session::begin(&self.client, &self.places, reference, Access::Pull)?;
+                let mut session = Session::begin(&self.client, &self.tokens, &self.places, reference, Access::Pull)?;
                 if session.digest().await? == known {
                     return Ok(Resolved::Unchanged);
                 }
@@ -151,7 +154,7 @@ impl Registry {
         };
         let written = layout::write(artifact.digest, artifact.bytes.len(), anatomy, created);
         self.wait(async {
-            let mut session = Session::begin(&self.client, &self.places, reference, Access::Push)?;
+            let mut session = Session::begin(&self.client, &self.tokens, &self.places, reference, Access::Push)?;
             session.upload(Bytes::from(artifact.bytes)).await?;
             session.upload(Bytes::from(written.config)).await?;
             session.tag(tag, Bytes::from(written.manifest)).await
@@ -159,7 +162,7 @@ impl Registry {
     }
 
     async fn fetch(&self, client: &Client, reference: &Reference, keys: &Keys) -> Result<Fetched, Fault> {
-        let mut session = Session::begin(client, &self.places, reference, Access::Pull)?;
+        let mut session = Session::begin(client, &self.tokens, &self.places, reference, Access::Pull)?;
         let found = session.manifest().await?;
         let layer = layout::wasm_layer(&found.bytes, &found.media_type).map_err(|why| not_a_plugin(reference, why))?;
         // Before the wasm: what nobody signed is not worth the way.

@@ -9,7 +9,7 @@ use super::credentials::{Credentials, Places};
 use super::fault::{Fault, not_allowed};
 use super::layout::{self, Descriptor, Layer, Manifest};
 use super::reference::{Reference, Wanted};
-use super::token::{Access, Challenge, Login};
+use super::token::{Access, Challenge, Login, Tokens};
 use crate::artifact::digest_of;
 use crate::core::name::Digest;
 use crate::verify::{SIGNED, Signature};
@@ -46,23 +46,30 @@ pub(super) struct Found {
 /// One visit to one repository.
 pub(super) struct Session<'a> {
     client: &'a Client,
+    tokens: &'a Tokens,
     reference: &'a Reference,
     access: Access,
     credentials: Credentials,
     authorization: Option<HeaderValue>,
+    /// Whether it was granted just now, so that asking for another one is of no use.
+    is_fresh: bool,
 }
 
 impl<'a> Session<'a> {
     /// Begins a visit. Nothing is sent yet.
     pub(super) fn begin(
         client: &'a Client,
+        tokens: &'a Tokens,
         places: &Places,
         reference: &'a Reference,
         access: Access,
     ) -> Result<Session<'a>, Fault> {
         let credentials =
             places.look_up(reference).map_err(|why| Fault::Credentials { host: reference.host().to_owned(), why })?;
-        Ok(Session { client, reference, access, credentials, authorization: None })
+        let mut session =
+            Session { client, tokens, reference, access, credentials, authorization: None, is_fresh: false };
+        session.authorization = session.login().kept();
+        Ok(session)
     }
 
     /// The manifest that the reference stands for.
@@ -230,18 +237,32 @@ impl<'a> Session<'a> {
         Ok(digest)
     }
 
-    /// Asks, and once more with a login if the registry wants one.
+    fn login(&self) -> Login<'_> {
+        Login {
+            client: self.client,
+            tokens: self.tokens,
+            reference: self.reference,
+            access: self.access,
+            credentials: &self.credentials,
+        }
+    }
+
+    /// Asks, and once more with a login if the registry wants one, or another than it took before.
     async fn ask(&mut self, mut ask: Ask) -> Result<Answer, Fault> {
         // An upload may be sent elsewhere; the login stays here.
         let is_ours = ask.url.origin() == self.url("")?.origin();
         ask.authorization = self.authorization.clone().filter(|_| is_ours);
         let answer = self.client.ask(&ask).await?;
-        if answer.status.as_u16() != 401 || !is_ours || self.authorization.is_some() {
+        if answer.status.as_u16() != 401 || !is_ours || self.is_fresh {
+            // What is taken now may have expired by the time of a later request.
+            self.is_fresh &= answer.status.as_u16() == 401;
             return Ok(answer);
         }
+        if let Some(expired) = self.authorization.take() {
+            self.login().forget(&expired);
+        }
         let Some(challenge) = Challenge::read(&answer.headers) else { return Ok(answer) };
-        let login = Login { client: self.client, reference: self.reference, access: self.access };
-        self.authorization = match login.satisfy(&challenge, &self.credentials).await {
+        self.authorization = match Box::pin(self.login().satisfy(&challenge)).await {
             Ok(authorization) => authorization,
             // Whoever has no login and is refused a token needs to hear how to get one.
             Err(Fault::Credentials { .. }) if matches!(self.credentials, Credentials::Anonymous { .. }) => {
@@ -250,10 +271,12 @@ impl<'a> Session<'a> {
             Err(fault) => return Err(fault),
         };
         ask.authorization = self.authorization.clone();
-        match ask.authorization {
-            Some(_) => self.client.ask(&ask).await,
-            None => Ok(answer),
+        if ask.authorization.is_none() {
+            return Ok(answer);
         }
+        let answer = self.client.ask(&ask).await?;
+        self.is_fresh = answer.status.as_u16() == 401;
+        Ok(answer)
     }
 
     fn expect_success(&self, answer: Answer) -> Result<Answer, Fault> {
