@@ -212,7 +212,7 @@ impl Host {
             governor: governor.clone(),
             process_niceness,
         });
-        let registry = Registry::start(data_dir.as_deref(), process_niceness)?;
+        let registry = Registry::new(data_dir.as_deref(), process_niceness)?;
         let loader = Loader::start(LoaderOptions {
             threads,
             toolbox,

@@ -14,9 +14,10 @@ mod troubles;
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
 
@@ -41,8 +42,9 @@ const WHOLE: Duration = Duration::from_secs(420);
 
 /// The way to all registries. Dropping it waits for nothing.
 pub struct Registry {
-    /// None only while it is dropped.
-    runtime: Option<Runtime>,
+    /// Made at the first need: most hosts never ask a registry.
+    runtime: OnceLock<Result<Runtime, String>>,
+    process_niceness: i32,
     client: Client,
     tokens: Tokens,
     places: Places,
@@ -70,30 +72,15 @@ pub enum Resolved {
 }
 
 impl Registry {
-    /// Sets everything up and connects to nothing. Artifacts are kept under `data_dir`, if there is one; credentials and proxies
+    /// Connects to nothing and starts no thread yet. Artifacts are kept under `data_dir`, if there is one; credentials and proxies
     /// are those of the environment.
     ///
     /// # Errors
-    /// If the runtime's thread cannot be spawned, or the folder not be written.
-    pub fn start(data_dir: Option<&Path>, process_niceness: i32) -> Result<Registry> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            // Looking up names blocks.
-            .max_blocking_threads(4)
-            .thread_name("registry")
-            .on_thread_start(move || {
-                if let Err(error) = priority::take(Role::Guest, process_niceness) {
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        "the registry's thread has not the niceness of its role"
-                    );
-                }
-            })
-            .enable_all()
-            .build()
-            .context("starting the runtime for registries")?;
+    /// If the folder cannot be written.
+    pub fn new(data_dir: Option<&Path>, process_niceness: i32) -> Result<Registry> {
         Ok(Registry {
-            runtime: Some(runtime),
+            runtime: OnceLock::new(),
+            process_niceness,
             client: Client::new(TRIES),
             tokens: Tokens::default(),
             places: Places::from_env(|name| std::env::var(name).ok().filter(|value| !value.is_empty())),
@@ -130,6 +117,9 @@ impl Registry {
             if known.is_some() {
                 let mut session = Session::begin(&self.client, &self.tokens, &self.places, reference, Access::Pull)?;
                 if session.digest().await? == known {
+                    if let Some(store) = &self.store {
+                        store.is_used(reference);
+                    }
                     return Ok(Resolved::Unchanged);
                 }
             }
@@ -198,7 +188,8 @@ impl Registry {
     }
 
     fn wait<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-        let Some(runtime) = &self.runtime else { return Err(Fault::Machine("the host shuts down".to_owned())) };
+        let made = self.runtime.get_or_init(|| runtime(self.process_niceness));
+        let runtime = made.as_ref().map_err(|why| Fault::Machine(why.clone()))?;
         let bounded = async { tokio::time::timeout(WHOLE, work).await };
         runtime.block_on(bounded).unwrap_or_else(|_| {
             Err(Fault::Machine(format!("nothing whole came of it within {} minutes", WHOLE.as_secs() / 60)))
@@ -208,10 +199,27 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        if let Some(Ok(runtime)) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
+}
+
+fn runtime(process_niceness: i32) -> Result<Runtime, String> {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        // Looking up names blocks.
+        .max_blocking_threads(4)
+        .thread_name("registry")
+        .on_thread_start(move || {
+            if let Err(error) = priority::take(Role::Guest, process_niceness) {
+                tracing::error!(error = format!("{error:#}"), "the registry's thread has not the niceness of its role");
+            }
+        })
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|error| format!("no runtime for registries ({error}): is there a limit of processes or descriptors?"))
 }
 
 /// What was left of a manifest by those who signed it, if one of the keys is among them.
