@@ -109,6 +109,21 @@ fn a_child_that_does_not_end_is_ended() {
 }
 
 #[test]
+fn a_second_try_is_made_where_there_is_more_memory() {
+    for (memory, tries) in [(None, 2), (Some(100 << 20), 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let count = folder.path().join("tries");
+        let script = format!("echo try >> {}; kill -KILL $$", count.display());
+        let mut compiler = compiler(folder.path(), &script, Duration::from_secs(60));
+        let nowhere = PathBuf::from("/nonexistent");
+        compiler.options.room = Room::new(cgroup::Roots { groups: nowhere.clone(), membership: nowhere }, None, memory);
+        let why = compiler.code(&Artifact::from_bytes(Vec::new()), Kind::Job).err().unwrap();
+        assert!(matches!(why, Refused::Memory { .. }), "{why}");
+        assert_eq!(std::fs::read_to_string(count).unwrap().lines().count(), tries);
+    }
+}
+
+#[test]
 fn a_program_that_is_not_there_is_the_hosts_fault() {
     let folder = tempfile::tempdir().unwrap();
     let compiler = compiler(folder.path(), "", Duration::from_secs(60));
