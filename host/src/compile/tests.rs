@@ -10,6 +10,7 @@ use super::*;
 use crate::artifact::Artifact;
 use crate::lanes::cgroup;
 use crate::lanes::governor::Governor;
+use crate::lanes::priority::Niceness;
 
 /// A program that is this script. Written by another process: while this one had it open for writing, a child that another test
 /// starts just then could inherit that, and the script not be executed.
@@ -32,7 +33,7 @@ fn compiler(folder: &Path, script: &str, time: Duration) -> Compiler {
         cache: Some(Cache::open(&folder.join("data"), CACHE_BYTES, Box::new(|_| ())).unwrap()),
         room: Room::new(roots, None, None),
         governor: Governor::new(),
-        process_niceness: 0,
+        niceness: Niceness::among_others().unwrap(),
     })
 }
 

@@ -27,7 +27,7 @@ pub use troubles::Troubles;
 
 use crate::artifact::{Anatomy, Artifact};
 use crate::core::name::Digest;
-use crate::lanes::priority::{self, Role};
+use crate::lanes::priority::{Niceness, Role};
 use crate::verify::{Keys, Signature};
 use client::Client;
 use credentials::Places;
@@ -44,7 +44,7 @@ const WHOLE: Duration = Duration::from_secs(420);
 pub struct Registry {
     /// Made at the first need: most hosts never ask a registry.
     runtime: OnceLock<Result<Runtime, String>>,
-    process_niceness: i32,
+    niceness: Niceness,
     client: Client,
     tokens: Tokens,
     places: Places,
@@ -77,10 +77,10 @@ impl Registry {
     ///
     /// # Errors
     /// If the folder cannot be written.
-    pub fn new(data_dir: Option<&Path>, process_niceness: i32) -> Result<Registry> {
+    pub fn new(data_dir: Option<&Path>, niceness: Niceness) -> Result<Registry> {
         Ok(Registry {
             runtime: OnceLock::new(),
-            process_niceness,
+            niceness,
             client: Client::new(TRIES),
             tokens: Tokens::default(),
             places: Places::from_env(|name| std::env::var(name).ok().filter(|value| !value.is_empty())),
@@ -188,7 +188,7 @@ impl Registry {
     }
 
     fn wait<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-        let made = self.runtime.get_or_init(|| runtime(self.process_niceness));
+        let made = self.runtime.get_or_init(|| runtime(self.niceness));
         let runtime = made.as_ref().map_err(|why| Fault::Machine(why.clone()))?;
         let bounded = async { tokio::time::timeout(WHOLE, work).await };
         runtime.block_on(bounded).unwrap_or_else(|_| {
@@ -205,14 +205,14 @@ impl Drop for Registry {
     }
 }
 
-fn runtime(process_niceness: i32) -> Result<Runtime, String> {
+fn runtime(niceness: Niceness) -> Result<Runtime, String> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         // Looking up names blocks.
         .max_blocking_threads(4)
         .thread_name("registry")
         .on_thread_start(move || {
-            if let Err(error) = priority::take(Role::Guest, process_niceness) {
+            if let Err(error) = niceness.take(Role::Guest) {
                 tracing::error!(error = format!("{error:#}"), "the registry's thread has not the niceness of its role");
             }
         })
