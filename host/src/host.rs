@@ -225,7 +225,7 @@ impl Host {
             governor: governor.clone(),
             niceness,
         });
-        let registry = Registry::start(data_dir.as_deref(), niceness)?;
+        let registry = Registry::new(data_dir.as_deref(), niceness)?;
         let loader = Loader::start(LoaderOptions {
             threads,
             toolbox,
