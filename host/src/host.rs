@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::choices::Choices;
 use crate::compile::{self, Compiler};
 use crate::core::config::{Config, amount};
 use crate::core::event::Event;
@@ -19,7 +20,7 @@ use crate::guest::{self, Engine, EngineOptions, Ledger, Metering, Toolbox};
 use crate::health::Board;
 use crate::lanes::governor::{self, Governor, LanePlan};
 use crate::lanes::{self, Lanes, cgroup, priority};
-use crate::registry::Registry;
+use crate::registry::{Registry, Store};
 use crate::source::{Loader, LoaderOptions, Watcher};
 
 /// What part of the memory there is guests may hold together, unless the configuration says: the host and one compiler live in the rest.
@@ -122,8 +123,10 @@ pub struct Setup {
     pub watcher: Watcher,
     /// What there is.
     pub resources: Resources,
-    /// The control groups whose CPU limit is followed and kept; none to let the kernel throttle.
-    pub governed_by: Option<cgroup::Roots>,
+    /// The control groups that bound it: their memory bounds what is compiled.
+    pub roots: cgroup::Roots,
+    /// Whether their CPU limit is followed and kept; else the kernel throttles.
+    pub is_governed: bool,
     /// How artifacts are compiled.
     pub compile: compile::Means,
     /// Where health is told; made for as many lanes as `resources.plan` may come to.
@@ -140,12 +143,16 @@ impl Host {
     /// # Errors
     /// If the engine, a thread or a niceness cannot be had. Never for a plugin.
     pub fn start(setup: Setup) -> Result<Host> {
-        let Setup { drain, data_dir, mut watcher, resources, governed_by, compile: means, board, inbox, seed } = setup;
+        let Setup { drain, data_dir, mut watcher, resources, roots, is_governed, compile: means, board, inbox, seed } =
+            setup;
         raise_descriptor_limit();
         let process_niceness = priority::niceness()?;
         let clock = Clock::start();
         let mut supervisor = Supervisor::new(seed, drain, clock.now());
         let escalations = data_dir.as_deref().map(Escalations::open).transpose()?;
+        let store = data_dir.as_deref().and_then(|data_dir| open_store(data_dir, &inbox));
+        let choices = data_dir.as_deref().map(|data_dir| Choices::open(data_dir, store.clone())).transpose()?;
+        supervisor.remember_choices(choices.iter().flat_map(Choices::before));
         supervisor.remember(escalations.iter().flat_map(Escalations::before));
         for event in watcher.first_events() {
             // Entries and faults are shown and nothing else: no action comes of them.
@@ -174,10 +181,10 @@ impl Host {
         )?;
         lanes.count().set(resources.lanes);
         board.gauges().set_lanes(resources.lanes);
-        let governor = match governed_by {
-            None => Governor::new(),
-            Some(roots) => Governor::start(governor::Options {
-                roots,
+        let governor = match is_governed {
+            false => Governor::new(),
+            true => Governor::start(governor::Options {
+                roots: roots.clone(),
                 plan: resources.plan,
                 lanes: lanes.count(),
                 pacer,
@@ -195,9 +202,13 @@ impl Host {
             clock,
             on_reload: Box::new({
                 let handle = watcher.handle();
-                move |plugin| handle.load(plugin)
+                move |plugin, recall| match recall {
+                    Some(digest) => handle.recall(plugin, digest),
+                    None => handle.load(plugin),
+                }
             }),
             escalations,
+            choices,
             process_niceness,
         };
         let driver = driver::spawn(parts)?;
@@ -205,14 +216,14 @@ impl Host {
         let cache = data_dir.as_deref().and_then(|data_dir| open_cache(data_dir, &inbox));
         let compiler = Compiler::new(compile::Options {
             cache,
-            room: compile::Room::new(cgroup::Roots::default(), Some(ledger), means.memory_bytes),
+            room: compile::Room::new(roots, Some(ledger), means.memory_bytes),
             means,
             settings,
             at_once: threads,
             governor: governor.clone(),
             process_niceness,
         });
-        let registry = Registry::start(data_dir.as_deref(), process_niceness)?;
+        let registry = Registry::start(store, process_niceness)?;
         let loader = Loader::start(LoaderOptions {
             threads,
             toolbox,
@@ -237,6 +248,19 @@ impl Host {
         // What still compiles or blocks ends with the process.
         self.runtime.shutdown_background();
         done
+    }
+}
+
+/// Where artifacts are kept; without it the registries have to answer at each start, and the entry `windlass` says why.
+fn open_store(data_dir: &Path, inbox: &Inbox) -> Option<Arc<Store>> {
+    match Store::open(data_dir) {
+        Ok(store) => Some(Arc::new(store)),
+        Err(error) => {
+            let problem = format!("{error:#}: no artifact is kept for a restart");
+            tracing::warn!(problem, "the host has a problem");
+            inbox.send(driver::Message::Event(Event::HostFault { key: "artifacts", problem: Some(problem) }));
+            None
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod admin;
 mod bad_input;
 mod chart;
+mod chosen;
 mod commands;
 mod compile;
 mod docs;

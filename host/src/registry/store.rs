@@ -1,12 +1,16 @@
-//! Artifacts on disk, by digest, and what each reference last stood for: so that a pod starts while its registry is down.
+//! Artifacts on disk, by digest, what each reference last stood for, and how each artifact was signed: so that a pod starts while its
+//! registry is down, and an older version can run again that its source does not hold any more.
 //!
 //! Nothing here is trusted when it is read back: bytes are held against their digest, signatures are checked again.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
@@ -16,17 +20,23 @@ use serde::{Deserialize, Serialize};
 use super::reference::Reference;
 use crate::artifact::{ARTIFACT_BYTES, digest_of};
 use crate::core::name::Digest;
-use crate::verify::Signature;
+use crate::verify::{self, Keys, Signature};
 
 /// What all artifacts may take together; the oldest that no reference stands for go first.
 const KEPT_BYTES: u64 = 2 << 30;
 const RECORD_BYTES: u64 = 32 << 20;
+const SIGNATURE_BYTES: u64 = 64 << 10;
 
 /// A folder of artifacts, for this user alone.
 #[derive(Debug)]
-pub(super) struct Store {
+pub struct Store {
     folder: PathBuf,
     next: AtomicU64,
+    /// What all artifacts take, as far as is known.
+    bytes: AtomicU64,
+    most_bytes: u64,
+    /// What stays, whatever all take together.
+    protected: Mutex<HashSet<String>>,
 }
 
 /// What a reference stood for when the registry was last asked.
@@ -54,10 +64,17 @@ enum RecordedSignature {
 
 impl Store {
     /// Opens the folder `artifacts` in `data_dir`, making it where it is missing. What a host that died left half-written goes.
-    pub(super) fn open(data_dir: &Path) -> Result<Store> {
+    ///
+    /// # Errors
+    /// If the folder cannot be made, read or written.
+    pub fn open(data_dir: &Path) -> Result<Store> {
+        Store::open_for(data_dir, KEPT_BYTES)
+    }
+
+    fn open_for(data_dir: &Path, most_bytes: u64) -> Result<Store> {
         let folder = data_dir.join("artifacts");
         let doing = || format!("preparing {}", folder.display());
-        for part in [folder.clone(), folder.join("blobs"), folder.join("references")] {
+        for part in [folder.clone(), folder.join("blobs"), folder.join("references"), folder.join("versions")] {
             fs::create_dir_all(&part).with_context(doing)?;
             fs::set_permissions(&part, fs::Permissions::from_mode(0o700)).with_context(doing)?;
         }
@@ -66,7 +83,61 @@ impl Store {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(Store { folder, next: AtomicU64::new(0) })
+        let store = Store {
+            folder,
+            next: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            most_bytes,
+            protected: Mutex::default(),
+        };
+        store.bytes.store(store.blobs()?.iter().map(|blob| blob.bytes).sum(), Ordering::Relaxed);
+        Ok(store)
+    }
+
+    /// Keeps these artifacts and no others, whatever all take together, and puts them on the disk itself.
+    pub fn protect(&self, digests: HashSet<Digest>) {
+        let names: HashSet<String> = digests.iter().map(Digest::hex).collect();
+        let mut protected = self.protected.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names.difference(&protected) {
+            // What is not there is a miss for whoever asks for it.
+            if let Err(error) = File::open(self.blob_path(name)).and_then(|file| file.sync_all()) {
+                tracing::warn!(digest = name, %error, "the bytes of a chosen version are not kept: a restart may not find them");
+            }
+        }
+        *protected = names;
+    }
+
+    /// Keeps a copy of a file, and of the signature beside it where there is one that was asked for. Not put on the disk itself: a
+    /// copy that a power cut spoils is told by its digest.
+    pub(super) fn keep_file(&self, path: &Path, keys: &Keys, digest: Digest, bytes: &[u8]) -> Result<()> {
+        let blob = self.blob_path(&digest.hex());
+        if !self.is_there(&blob, bytes) {
+            self.write(&blob, bytes, false)?;
+            self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        if !keys.is_empty()
+            && let Some(signature) = read(&verify::signature_beside(path), SIGNATURE_BYTES)
+        {
+            self.write(&verify::signature_beside(&blob), &signature, false)?;
+        }
+        self.prune()
+    }
+
+    /// Whether a blob is there already; then it counts as used.
+    fn is_there(&self, blob: &Path, bytes: &[u8]) -> bool {
+        let Ok(file) = File::options().append(true).open(blob) else { return false };
+        let _ = file.set_modified(SystemTime::now());
+        file.metadata().is_ok_and(|about| about.is_file() && about.len() == bytes.len() as u64)
+    }
+
+    /// Whether the file with these bytes was signed by one of the keys when it was kept.
+    pub(super) fn is_signed_file(&self, digest: Digest, keys: &Keys, bytes: &[u8]) -> bool {
+        keys.check_file(&self.blob_path(&digest.hex()), bytes).is_ok()
+    }
+
+    /// With which manifest and signatures an artifact was fetched.
+    pub(super) fn fetched_with(&self, layer: Digest) -> Option<Kept> {
+        serde_json::from_slice::<Record>(&read(&self.version_path(&layer.hex()), RECORD_BYTES)?).ok()?.kept()
     }
 
     /// Bytes by their digest, if they are there and unharmed.
@@ -76,7 +147,7 @@ impl Store {
         if digest_of(&bytes) == digest {
             return Some(bytes);
         }
-        tracing::warn!(file = %path.display(), "a kept artifact is damaged, and is fetched again");
+        tracing::warn!(file = %path.display(), "a kept artifact is damaged, and is not used");
         let _ = fs::remove_file(path);
         None
     }
@@ -84,8 +155,9 @@ impl Store {
     /// Keeps bytes, and what a reference stands for.
     pub(super) fn keep(&self, reference: &Reference, layer: Digest, bytes: &[u8], kept: &Kept) -> Result<()> {
         let blob = self.blob_path(&layer.hex());
-        if !blob.exists() {
-            self.write(&blob, bytes)?;
+        if !self.is_there(&blob, bytes) {
+            self.write(&blob, bytes, true)?;
+            self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
         let signatures = kept.signatures.iter().map(|signature| match signature {
             Signature::Simple { payload, signature } => {
@@ -101,7 +173,8 @@ impl Store {
             signatures: signatures.collect(),
         };
         let text = serde_json::to_vec(&record).context("writing down what a reference stands for")?;
-        self.write(&self.record_path(reference), &text)?;
+        self.write(&self.version_path(&layer.hex()), &text, false)?;
+        self.write(&self.record_path(reference), &text, true)?;
         self.prune()
     }
 
@@ -111,29 +184,23 @@ impl Store {
         if record.reference != reference.to_string() {
             return None;
         }
-        let signature = |signature: RecordedSignature| match signature {
-            RecordedSignature::Simple { payload, signature } => {
-                Some(Signature::Simple { payload: STANDARD.decode(payload).ok()?, signature })
-            }
-            RecordedSignature::Bundle { bundle } => Some(Signature::Bundle { bundle: STANDARD.decode(bundle).ok()? }),
-        };
-        Some(Kept {
-            manifest: STANDARD.decode(record.manifest).ok()?,
-            media_type: record.media_type,
-            signatures: record.signatures.into_iter().filter_map(signature).collect(),
-        })
+        record.kept()
     }
 
     fn blob_path(&self, hex: &str) -> PathBuf {
         self.folder.join("blobs").join(hex)
     }
 
+    fn version_path(&self, hex: &str) -> PathBuf {
+        self.folder.join("versions").join(hex)
+    }
+
     fn record_path(&self, reference: &Reference) -> PathBuf {
         self.folder.join("references").join(digest_of(reference.to_string().as_bytes()).hex())
     }
 
-    /// Writes a file so that it is there whole or not at all.
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+    /// Writes a file so that it is there whole or not at all; `synced`: also after a power cut.
+    fn write(&self, path: &Path, bytes: &[u8], synced: bool) -> Result<()> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let new = self.folder.join(format!("new-{}-{number}", std::process::id()));
         let written = File::options()
@@ -141,7 +208,7 @@ impl Store {
             .write(true)
             .mode(0o600)
             .open(&new)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+            .and_then(|mut file| file.write_all(bytes).and_then(|()| if synced { file.sync_all() } else { Ok(()) }))
             .and_then(|()| fs::rename(&new, path));
         if written.is_err() {
             let _ = fs::remove_file(&new);
@@ -149,34 +216,66 @@ impl Store {
         written.with_context(|| format!("keeping an artifact in {}", path.display()))
     }
 
-    /// Removes the oldest artifacts that no reference stands for, down to the limit.
+    /// Removes the oldest artifacts that no reference stands for and nobody chose, down to the limit.
     fn prune(&self) -> Result<()> {
-        let doing = || format!("looking through {}", self.folder.display());
-        let mut blobs: Vec<_> = fs::read_dir(self.folder.join("blobs"))
-            .with_context(doing)?
-            .flatten()
-            .filter_map(|entry| {
-                let about = entry.metadata().ok()?;
-                Some((about.modified().ok()?, about.len(), entry.file_name().to_string_lossy().into_owned()))
-            })
-            .collect();
-        let mut total: u64 = blobs.iter().map(|(_, bytes, _)| bytes).sum();
-        if total <= KEPT_BYTES {
+        if self.bytes.load(Ordering::Relaxed) <= self.most_bytes {
             return Ok(());
         }
-        let in_use: Vec<String> = fs::read_dir(self.folder.join("references"))
+        let doing = || format!("looking through {}", self.folder.display());
+        let mut in_use: HashSet<String> = fs::read_dir(self.folder.join("references"))
             .with_context(doing)?
             .flatten()
             .filter_map(|entry| serde_json::from_slice::<Record>(&read(&entry.path(), RECORD_BYTES)?).ok())
             .map(|record| record.layer)
             .collect();
-        blobs.sort();
-        for (_, bytes, name) in blobs {
-            if total > KEPT_BYTES && !in_use.contains(&name) && fs::remove_file(self.blob_path(&name)).is_ok() {
+        in_use.extend(self.protected.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        let mut blobs = self.blobs()?;
+        blobs.sort_by_key(|blob| blob.used);
+        let mut total: u64 = blobs.iter().map(|blob| blob.bytes).sum();
+        for Blob { name, bytes, .. } in blobs {
+            let of = name.strip_suffix(".sig").unwrap_or(&name);
+            // A tenth less than allowed, so that the next one does not look through all of them again.
+            let is_enough = total <= self.most_bytes - self.most_bytes / 10;
+            if !is_enough && !in_use.contains(of) && fs::remove_file(self.blob_path(&name)).is_ok() {
+                let _ = fs::remove_file(self.version_path(of));
                 total -= bytes;
             }
         }
+        self.bytes.store(total, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn blobs(&self) -> Result<Vec<Blob>> {
+        let folder = self.folder.join("blobs");
+        let entries = fs::read_dir(&folder).with_context(|| format!("looking through {}", folder.display()))?;
+        let blob = |entry: fs::DirEntry| {
+            let about = entry.metadata().ok()?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            Some(Blob { name, bytes: about.len(), used: about.modified().ok()? })
+        };
+        Ok(entries.flatten().filter_map(blob).collect())
+    }
+}
+
+struct Blob {
+    name: String,
+    bytes: u64,
+    used: SystemTime,
+}
+
+impl Record {
+    fn kept(self) -> Option<Kept> {
+        let signature = |signature: RecordedSignature| match signature {
+            RecordedSignature::Simple { payload, signature } => {
+                Some(Signature::Simple { payload: STANDARD.decode(payload).ok()?, signature })
+            }
+            RecordedSignature::Bundle { bundle } => Some(Signature::Bundle { bundle: STANDARD.decode(bundle).ok()? }),
+        };
+        Some(Kept {
+            manifest: STANDARD.decode(self.manifest).ok()?,
+            media_type: self.media_type,
+            signatures: self.signatures.into_iter().filter_map(signature).collect(),
+        })
     }
 }
 
@@ -226,6 +325,31 @@ mod tests {
         assert!(!path.exists(), "what is damaged is fetched again");
         fs::write(store.record_path(&reference), b"{").unwrap();
         assert_eq!(store.kept(&reference), None);
+    }
+
+    #[test]
+    fn the_oldest_go_first_but_for_what_is_in_use_or_chosen() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_for(folder.path(), 40).unwrap();
+        let of = |number: u8| (digest_of(&[number; 10]), [number; 10]);
+        let file = folder.path().join("p.wasm");
+        let keep = |number| store.keep_file(&file, &Keys::default(), of(number).0, &of(number).1).unwrap();
+        let age = |number: u8| {
+            let file = File::options().append(true).open(store.blob_path(&of(number).0.hex())).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(u64::from(number))).unwrap();
+        };
+        let reference = Reference::parse("oci://h.io/a:1").unwrap();
+        store.keep(&reference, of(1).0, &of(1).1, &kept()).unwrap();
+        (2..=4).for_each(keep);
+        (1..=4).for_each(age);
+        store.protect([of(2).0].into());
+        keep(5);
+        let there: Vec<u8> = (1..=5).filter(|number| store.blob(of(*number).0).is_some()).collect();
+        assert_eq!(there, [1, 2, 5], "3 and 4 were the oldest that nobody needs");
+        assert_eq!(store.fetched_with(of(1).0), Some(kept()));
+        keep(5);
+        assert_eq!(store.bytes.load(Ordering::Relaxed), 30, "what is there is not counted twice");
+        assert_eq!(Store::open_for(folder.path(), 40).unwrap().bytes.load(Ordering::Relaxed), 30);
     }
 
     #[test]
