@@ -6,10 +6,16 @@ use std::path::Path;
 use serde_json::Value;
 use windlass_tests::{Host, Scene, guest, marked};
 
-const ENTRY: &str = "dataDir: data\nplugins:\n  p: { source: file:p.wasm, every: 100ms, backoffLimit: 0 }\n";
+const PLUGINS: &str = "plugins:\n  p: { source: file:p.wasm, every: 100ms, backoffLimit: 0 }\n";
 
 fn variant(number: u32) -> Vec<u8> {
     marked(guest("succeeds"), number)
+}
+
+/// A host whose `dataDir` is in its scene, wherever the next one is started.
+fn run(scene: Scene) -> Host {
+    let yaml = format!("dataDir: {}\n{PLUGINS}", scene.path().join("data").display());
+    scene.run(&yaml)
 }
 
 fn put(path: &Path, bytes: &[u8]) {
@@ -48,7 +54,7 @@ fn by_hand(host: &mut Host, verb: &str) -> String {
 fn rolled_back_by_hand() -> Host {
     let scene = Scene::new().file("p.wasm", &variant(1));
     let file = scene.plugins().join("p.wasm");
-    let mut host = scene.run(ENTRY);
+    let mut host = run(scene);
     host.wait_for("p", |plugin| plugin["lastRuns"][0]["version"] == 1);
     put(&file, &variant(2));
     host.wait_for("p", |plugin| plugin["lastRuns"][0]["version"] == 2);
@@ -104,7 +110,7 @@ fn a_swap_by_hand_and_a_file_that_is_put_back_end_it() {
 fn a_version_that_broke_is_not_tried_again_by_the_next_host() {
     let scene = Scene::new().file("p.wasm", &variant(1));
     let file = scene.plugins().join("p.wasm");
-    let mut host = scene.run(ENTRY);
+    let mut host = run(scene);
     host.wait_for("p", |plugin| plugin["lastRuns"][0].is_object());
     put(&file, &guest("traps"));
     host.wait_for("p", |plugin| says(plugin, "rolled back to version 1"));

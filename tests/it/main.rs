@@ -16,6 +16,7 @@ mod liveness;
 mod outcomes;
 mod registry;
 mod shutdown;
+mod soak;
 mod spine;
 mod swap;
 mod tidy;

@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 use serde::{Deserialize, Serialize};
 
 use super::reference::Reference;
@@ -126,7 +127,8 @@ impl Store {
     /// Whether a blob is there already; then it counts as used.
     fn is_there(&self, blob: &Path, bytes: &[u8]) -> bool {
         let Ok(file) = File::options().append(true).open(blob) else { return false };
-        let _ = file.set_modified(SystemTime::now());
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let _ = rustix::fs::futimens(&file, &Timestamps { last_access: now, last_modification: now });
         file.metadata().is_ok_and(|about| about.is_file() && about.len() == bytes.len() as u64)
     }
 
