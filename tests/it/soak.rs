@@ -18,7 +18,7 @@ use windlass_tests::{Host, Scene, is_long};
 const STAY: [&str; 3] = ["stays-a", "stays-b", "stays-c"];
 const COME_AND_GO: [&str; 3] = ["goes-a", "goes-b", "goes-c"];
 const PERIOD_MS: f64 = 100.0;
-const NEIGHBOURS: usize = 40;
+const NEIGHBOURS: usize = 24;
 
 /// Says with which seed it failed.
 struct Seed(u64);
@@ -85,7 +85,7 @@ impl Soak {
                 _ => "concurrencyPolicy: Allow, maxConcurrent: 3",
             };
             yaml += &format!(
-                "  {name}: {{ source: file:{name}.wasm, every: 100ms, backoffLimit: 0, limits: {{ cpuSeconds: 0.3 }}, {more} }}\n"
+                "  {name}: {{ source: file:{name}.wasm, every: 100ms, backoffLimit: 0, limits: {{ cpuSeconds: 0.1 }}, {more} }}\n"
             );
         }
         for number in 0..NEIGHBOURS {
