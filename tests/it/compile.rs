@@ -225,10 +225,10 @@ fn a_cache_that_is_open_to_others_is_not_used_and_health_says_so() {
 }
 
 /// A small file system of its own; none where that may not be made.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    fn tmpfs(at: &Path, options: &str) -> Option<Mount> {
+    pub(crate) fn tmpfs(at: &Path, options: &str) -> Option<Mount> {
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status().ok()?;
         status.success().then(|| Mount(at.to_owned()))
     }
