@@ -10,20 +10,20 @@ use super::real::{Registry, openssl};
 use super::{base64, digest, good};
 
 /// Makes `NAME.key` and `NAME.pub`, as `cosign generate-key-pair` does but for the password.
-fn key(folder: &Path, name: &str) {
+pub(super) fn key(folder: &Path, name: &str) {
     let (private, public) = (format!("{name}.key"), format!("{name}.pub"));
     openssl(folder, &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &private]);
     openssl(folder, &["ec", "-in", &private, "-pubout", "-out", &public]);
 }
 
 /// Base64 of the signature over these bytes, which is what `cosign sign-blob --key` prints.
-fn sign(folder: &Path, name: &str, bytes: &[u8]) -> String {
+pub(super) fn sign(folder: &Path, name: &str, bytes: &[u8]) -> String {
     fs::write(folder.join("to-be-signed"), bytes).unwrap();
     base64(&openssl(folder, &["dgst", "-sha256", "-sign", &format!("{name}.key"), "to-be-signed"]))
 }
 
 /// Signs a manifest as cosign 2 does: under the tag of its digest.
-fn cosign_2(registry: &Registry, repository: &str, folder: &Path, name: &str, manifest: &str) {
+pub(super) fn cosign_2(registry: &Registry, repository: &str, folder: &Path, name: &str, manifest: &str) {
     let payload = json!({
         "critical": {
             "identity": { "docker-reference": format!("{}/{repository}", registry.address) },
