@@ -5,6 +5,7 @@
 
 mod clock;
 mod inbox;
+mod parts;
 mod run;
 mod sampling;
 mod slots;
@@ -25,13 +26,14 @@ use crate::core::time::{Mono, Now};
 use crate::escalations::Escalations;
 use crate::guest::{self, Invocation, Lack, Ledger, Probe, Reservation, Toolbox};
 use crate::health::Board;
-use crate::lanes::priority::{self, Role};
+use crate::lanes::priority::{Niceness, Role};
 use crate::lanes::{Lanes, TaskHandle};
 use crate::telemetry;
 use crate::wedge::{self, Point};
 
 pub use clock::Clock;
 pub use inbox::{Inbox, Message, ReadyVersion, Reply};
+pub use parts::{OnReload, Parts};
 use run::{CheckWatcher, RunListener, RunWatcher};
 use sampling::Sampling;
 use slots::{Ready, Slots};
@@ -51,35 +53,6 @@ const BEAT_EVERY: Duration = Duration::from_millis(250);
 
 /// CPU time that an author's health check may take.
 const CHECK_CPU: Duration = Duration::from_secs(1);
-
-/// Loads a plugin's artifact again, or what was kept of another one.
-pub type OnReload = Box<dyn Fn(PluginId, Option<Digest>) + Send>;
-
-/// What the driver works with.
-pub struct Parts {
-    /// Decides. Already knows all plugins.
-    pub supervisor: Supervisor,
-    /// Where runs are executed.
-    pub lanes: Lanes,
-    /// What runs are made with.
-    pub toolbox: Arc<Toolbox>,
-    /// The guests' memory and places.
-    pub ledger: Arc<Ledger>,
-    /// Where health is told.
-    pub board: Arc<Board>,
-    /// Where messages come from.
-    pub inbox: Arc<Inbox>,
-    /// The clock that the supervisor was started with.
-    pub clock: Clock,
-    /// Called where an artifact is to be loaded again: a person wants it, or it was chosen. Must not block.
-    pub on_reload: OnReload,
-    /// Where escalations are remembered; none where there is no `dataDir`.
-    pub escalations: Option<Escalations>,
-    /// Where chosen versions are remembered, likewise.
-    pub choices: Option<Choices>,
-    /// The niceness the process was started with, which the scheduler's thread must have.
-    pub process_niceness: i32,
-}
 
 struct Running {
     probe: Arc<Probe>,
@@ -115,20 +88,9 @@ struct Driver {
 /// # Errors
 /// If the thread has not the niceness of its role. Never for what a plugin does.
 pub fn run(parts: Parts) -> Result<()> {
-    let Parts {
-        supervisor,
-        lanes,
-        toolbox,
-        ledger,
-        board,
-        inbox,
-        clock,
-        on_reload,
-        escalations,
-        choices,
-        process_niceness,
-    } = parts;
-    priority::verify(Role::Host, process_niceness)?;
+    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, on_reload, escalations, choices, niceness } =
+        parts;
+    niceness.verify(Role::Host)?;
     let mut driver = Driver {
         supervisor,
         lanes,
