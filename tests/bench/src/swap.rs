@@ -31,7 +31,7 @@ struct Count {
 
 pub(crate) fn run(short: bool) -> Report {
     let (swaps, neighbours) = if short { (20, 200) } else { (100, 200) };
-    let scene = Scene::new().guest("spins").file("p.wasm", &telling(1, Between::Works));
+    let scene = Scene::new().guest("spins").file("p.wasm", &telling(1, Between::Nothing));
     let file = scene.plugins().join("p.wasm");
     let mut yaml = String::from("plugins:\n  p: { source: file:p.wasm, every: 10ms, backoffLimit: 0 }\n");
     for number in 0..neighbours {
@@ -43,7 +43,7 @@ pub(crate) fn run(short: bool) -> Report {
     let first = count(&watch(&host, &mut runs, Duration::from_secs(2), |_| false));
     for swap in 1..=swaps {
         let beside = file.with_extension("new");
-        fs::write(&beside, telling(swap + 1, Between::Works)).unwrap();
+        fs::write(&beside, telling(swap + 1, Between::Nothing)).unwrap();
         fs::rename(&beside, &file).unwrap();
         let is_live = |plugin: &Value| plugin["lastRuns"][0]["version"].as_u64() == Some(u64::from(swap) + 1);
         watch(&host, &mut runs, Duration::from_secs(30), is_live);
