@@ -18,6 +18,7 @@ mod metering;
 mod quota;
 mod quota_child;
 mod report;
+mod rss;
 mod slice;
 mod stage;
 mod storm;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Some("slice") => slice::run(short),
         Some("quota") => quota::run(short),
         Some("density") => density::run(short),
+        Some("rss") => rss::run(short),
         Some("coldstart") => coldstart::run(short),
         Some("storm") => storm::run(short),
         Some("swap") => swap::run(short),
