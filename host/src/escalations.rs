@@ -5,9 +5,7 @@
 //! costs the memory, nothing else.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context, Result};
@@ -15,6 +13,7 @@ use anyhow::{Context, Result};
 use crate::core::event::Escalated;
 use crate::core::name::{Digest, PluginName};
 use crate::core::time::Timestamp;
+use crate::memory;
 
 /// The file in `dataDir`.
 const FILE: &str = "escalations.json";
@@ -71,39 +70,25 @@ fn write_until_closed(path: &Path, mut known: BTreeMap<PluginName, Escalated>, r
         while let Ok(more) = receiver.try_recv() {
             known.insert(more.plugin.clone(), more);
         }
-        if let Err(error) = write(path, known.values()) {
+        if let Err(error) = memory::write(path, &text(known.values())) {
             let error = format!("{error:#}");
             tracing::warn!(error, "an escalation is not remembered: a restart may be asked for again too soon");
         }
     }
 }
 
-/// Under another name first, so that whoever reads finds all of it or what was there before.
-fn write<'a>(path: &Path, known: impl Iterator<Item = &'a Escalated>) -> Result<()> {
+fn text<'a>(known: impl Iterator<Item = &'a Escalated>) -> String {
     let all: BTreeMap<&str, _> = known
         .map(|one| {
             let said = serde_json::json!({ "digest": one.digest.to_string(), "at": one.at.to_string() });
             (one.plugin.as_str(), said)
         })
         .collect();
-    let half: PathBuf = path.with_extension("json.new");
-    let written = || -> std::io::Result<()> {
-        let mut file = fs::File::create(&half)?;
-        file.write_all(serde_json::json!({ "escalated": all }).to_string().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&half, path)
-    };
-    written().with_context(|| format!("writing {}", path.display()))
+    serde_json::json!({ "escalated": all }).to_string()
 }
 
 fn read(path: &Path) -> Vec<Escalated> {
-    let text = match fs::metadata(path) {
-        Ok(found) if found.len() > MOST_BYTES => Err("it is too large".to_owned()),
-        Ok(_) => fs::read_to_string(path).map_err(|error| error.to_string()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
-        Err(error) => Err(error.to_string()),
-    };
-    match text.and_then(|text| parse(&text)) {
+    match memory::read(path, MOST_BYTES).and_then(|text| text.map_or(Ok(Vec::new()), |text| parse(&text))) {
         Ok(before) => before,
         Err(error) => {
             tracing::warn!(file = %path.display(), error, "what was remembered of escalations cannot be read: it is forgotten");
@@ -118,28 +103,18 @@ fn parse(text: &str) -> Result<Vec<Escalated>, String> {
     // One that is no good is no reason to forget the others.
     let good = all.iter().filter_map(|(plugin, said)| {
         let plugin = PluginName::new(plugin).ok()?;
-        let digest = digest(said["digest"].as_str()?)?;
+        let digest = Digest::parse(said["digest"].as_str()?)?;
         let at: Timestamp = said["at"].as_str()?.parse().ok()?;
         Some(Escalated { plugin, digest, at })
     });
     Ok(good.collect())
 }
 
-fn digest(text: &str) -> Option<Digest> {
-    let hex = text.strip_prefix("sha256:")?;
-    if hex.len() != 64 || !hex.is_ascii() {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(hex.get(at * 2..at * 2 + 2)?, 16).ok()?;
-    }
-    Some(Digest(bytes))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop here")]
+    use std::fs;
+
     use super::*;
 
     fn escalated(name: &str, digest: u8) -> Escalated {
@@ -152,7 +127,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
         let all = vec![escalated("a", 1), escalated("b", 0xab)];
-        write(&path, all.iter()).unwrap();
+        memory::write(&path, &text(all.iter())).unwrap();
         assert_eq!(read(&path), all);
         assert!(!path.with_extension("json.new").exists());
     }

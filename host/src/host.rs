@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::choices::Choices;
 use crate::compile::{self, Compiler};
 use crate::core::config::{Config, amount};
 use crate::core::event::Event;
@@ -20,7 +21,7 @@ use crate::health::Board;
 use crate::lanes::governor::{self, Governor, LanePlan};
 use crate::lanes::priority::Niceness;
 use crate::lanes::{self, Lanes, cgroup};
-use crate::registry::Registry;
+use crate::registry::{Registry, Store};
 use crate::source::{Loader, LoaderOptions, Watcher};
 
 /// What part of the memory there is guests may hold together, unless the configuration says: the host and one compiler live in the rest.
@@ -123,8 +124,10 @@ pub struct Setup {
     pub watcher: Watcher,
     /// What there is.
     pub resources: Resources,
-    /// The control groups whose CPU limit is followed and kept; none to let the kernel throttle.
-    pub governed_by: Option<cgroup::Roots>,
+    /// The control groups that bound it: their memory bounds what is compiled.
+    pub roots: cgroup::Roots,
+    /// Whether their CPU limit is followed and kept; else the kernel throttles.
+    pub is_governed: bool,
     /// How artifacts are compiled.
     pub compile: compile::Means,
     /// Where health is told; made for as many lanes as `resources.plan` may come to.
@@ -148,7 +151,8 @@ impl Host {
             data_dir,
             mut watcher,
             resources,
-            governed_by,
+            roots,
+            is_governed,
             compile: means,
             board,
             inbox,
@@ -159,6 +163,9 @@ impl Host {
         let clock = Clock::start();
         let mut supervisor = Supervisor::new(seed, drain, clock.now());
         let escalations = data_dir.as_deref().map(Escalations::open).transpose()?;
+        let store = data_dir.as_deref().and_then(|data_dir| open_store(data_dir, &inbox));
+        let choices = data_dir.as_deref().map(|data_dir| Choices::open(data_dir, store.clone())).transpose()?;
+        supervisor.remember_choices(choices.iter().flat_map(Choices::before));
         supervisor.remember(escalations.iter().flat_map(Escalations::before));
         for event in watcher.first_events() {
             // Entries and faults are shown and nothing else: no action comes of them.
@@ -187,10 +194,10 @@ impl Host {
         )?;
         lanes.count().set(resources.lanes);
         board.gauges().set_lanes(resources.lanes);
-        let governor = match governed_by {
-            None => Governor::new(),
-            Some(roots) => Governor::start(governor::Options {
-                roots,
+        let governor = match is_governed {
+            false => Governor::new(),
+            true => Governor::start(governor::Options {
+                roots: roots.clone(),
                 plan: resources.plan,
                 lanes: lanes.count(),
                 pacer,
@@ -208,9 +215,13 @@ impl Host {
             clock,
             on_reload: Box::new({
                 let handle = watcher.handle();
-                move |plugin| handle.load(plugin)
+                move |plugin, recall| match recall {
+                    Some(digest) => handle.recall(plugin, digest),
+                    None => handle.load(plugin),
+                }
             }),
             escalations,
+            choices,
             niceness,
         };
         let driver = driver::spawn(parts)?;
@@ -218,14 +229,14 @@ impl Host {
         let cache = data_dir.as_deref().and_then(|data_dir| open_cache(data_dir, &inbox));
         let compiler = Compiler::new(compile::Options {
             cache,
-            room: compile::Room::new(cgroup::Roots::default(), Some(ledger), means.memory_bytes),
+            room: compile::Room::new(roots, Some(ledger), means.memory_bytes),
             means,
             settings,
             at_once: threads,
             governor: governor.clone(),
             niceness,
         });
-        let registry = Registry::new(data_dir.as_deref(), niceness)?;
+        let registry = Registry::new(store, niceness);
         let loader = Loader::start(LoaderOptions {
             threads,
             toolbox,
@@ -250,6 +261,19 @@ impl Host {
         // What still compiles or blocks ends with the process.
         self.runtime.shutdown_background();
         done
+    }
+}
+
+/// Where artifacts are kept; without it the registries have to answer at each start, and the entry `windlass` says why.
+fn open_store(data_dir: &Path, inbox: &Inbox) -> Option<Arc<Store>> {
+    match Store::open(data_dir) {
+        Ok(store) => Some(Arc::new(store)),
+        Err(error) => {
+            let problem = format!("{error:#}: no artifact is kept for a restart");
+            tracing::warn!(problem, "the host has a problem");
+            inbox.send(driver::Message::Event(Event::HostFault { key: "artifacts", problem: Some(problem) }));
+            None
+        }
     }
 }
 

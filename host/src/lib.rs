@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod artifact;
+pub mod choices;
 pub mod cli;
 pub mod compile;
 pub mod driver;
@@ -12,6 +13,7 @@ pub mod guest;
 pub mod health;
 pub mod host;
 pub mod lanes;
+pub mod memory;
 pub mod registry;
 pub mod source;
 pub mod telemetry;

@@ -133,6 +133,20 @@ fn a_walk_through_swapping_works_as_it_stands() {
 }
 
 #[test]
+fn a_choice_by_hand_and_what_helm_does_go_together_as_the_guide_says() {
+    let scene = Scene::new();
+    for (name, number) in [("v1", 1), ("v2", 2)] {
+        let bytes = windlass_tests::marked(guest("succeeds"), number);
+        fs::write(scene.path().join(format!("{name}.wasm")), bytes).unwrap();
+    }
+    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let script = block("docs/swapping.md", "chosen").replace("18080", &port()).replace("18081", &port());
+    let said = shell(&scene, &script, "target");
+    assert!(said.contains("version 1 took over from version 2") && said.contains("by hand"), "{said}");
+    assert!(said.contains("tried again"), "{said}");
+}
+
+#[test]
 fn the_examples_for_authors_compile() {
     let text = fs::read_to_string(root().join("docs/writing-plugins.md")).unwrap();
     let scene = Scene::new();

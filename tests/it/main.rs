@@ -5,6 +5,7 @@
 mod admin;
 mod bad_input;
 mod chart;
+mod chosen;
 mod commands;
 mod compile;
 mod docs;
@@ -15,6 +16,7 @@ mod liveness;
 mod outcomes;
 mod registry;
 mod shutdown;
+mod soak;
 mod spine;
 mod swap;
 mod tidy;

@@ -1,5 +1,6 @@
 //! Plugins from registries: a real one that is started here, and fakes that answer as badly as a script says.
 
+mod chosen;
 mod counterparts;
 mod fake;
 mod fakes;

@@ -347,3 +347,49 @@ fn further_files_add_plugins_while_the_host_runs() {
     host.wait_for("a", |_| host_says(&host, "two.yaml"));
     host.wait_for("b", |plugin| plugin["status"] == "Healthy");
 }
+
+#[test]
+fn an_entry_that_changes_while_its_file_is_no_good_is_the_running_versions() {
+    let scene = Scene::new().file("p.wasm", &variant("succeeds", 1));
+    let file = scene.plugins().join("p.wasm");
+    let host = start(scene, "plugins:\n  p: { source: file:p.wasm, every: 1h }\n", &[]);
+    runs_on(&host, "p", 1);
+    put(&file, b"not wasm at all");
+    host.wait_for("p", |plugin| says(plugin, "is not WebAssembly"));
+    let yaml = "pluginsDir: plugins\nhealth: { listen: \"127.0.0.1:0\" }\nadmin: { listen: \"127.0.0.1:0\" }\n\
+                plugins:\n  p: { source: file:p.wasm, every: 100ms, tags: [new] }\n";
+    put(&host.scene().path().join("windlass.yaml"), yaml.as_bytes());
+    let plugin = host.wait_for("p", |plugin| plugin["trigger"] == "every 100ms" && says(plugin, "is not WebAssembly"));
+    assert_eq!((number(&plugin), &plugin["status"]), (1, &Value::from("Degraded")), "{plugin:#}");
+    let before = plugin["totals"]["runs"]["Succeeded"].as_u64();
+    host.wait_for("p", |plugin| plugin["totals"]["runs"]["Succeeded"].as_u64() > before);
+    assert_eq!(host.json("/health")["entries"]["p"]["tags"][0], "new");
+    // A newer file that is good runs with that entry.
+    put(&file, &variant("succeeds", 2));
+    let plugin = host.wait_for("p", |plugin| plugin["status"] == "Healthy" && number(plugin) == 2);
+    assert_eq!(plugin["trigger"], "every 100ms");
+}
+
+#[test]
+fn a_file_that_lies_torn_between_two_writes_is_refused_until_it_is_whole() {
+    for more in [&[][..], &["--no-events", "--poll-seconds", "0.2"][..]] {
+        let scene = Scene::new().file("p.wasm", &variant("succeeds", 1));
+        let file = scene.plugins().join("p.wasm");
+        let host = start(scene, "plugins:\n  p: { source: file:p.wasm, every: 50ms }\n", more);
+        runs_on(&host, "p", 1);
+        let bytes = guest("heartbeat");
+        let (first, rest) = bytes.split_at(bytes.len() / 2);
+        // Whoever writes closes it after each part, and takes a long time in between.
+        fs::write(&file, first).unwrap();
+        let plugin = host.wait_for("p", |plugin| says(plugin, "truncated"));
+        assert_eq!((number(&plugin), &plugin["status"]), (1, &Value::from("Degraded")), "{plugin:#}");
+        use std::io::Write as _;
+        fs::File::options().append(true).open(&file).unwrap().write_all(rest).unwrap();
+        let plugin = host.wait_for("p", |plugin| number(plugin) > 1 && plugin["lastRuns"][0]["version"] != 1);
+        assert_eq!(
+            plugin["totals"]["runs"].as_object().unwrap().keys().collect::<Vec<_>>(),
+            ["Succeeded"],
+            "{plugin:#}"
+        );
+    }
+}

@@ -116,6 +116,7 @@ fn threads_are_spawned_only_by_their_owners() {
         "host/src/lanes/mod.rs",
         "host/src/driver/mod.rs",
         "host/src/escalations.rs",
+        "host/src/choices.rs",
         "host/src/health/mod.rs",
         "host/src/source/loader.rs",
         "host/src/source/watch/mod.rs",

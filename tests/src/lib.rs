@@ -5,6 +5,7 @@
 pub mod cgroup;
 mod groups;
 mod mount;
+pub mod telling;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -339,6 +340,13 @@ impl Host {
     /// All log lines so far.
     pub fn lines(&mut self) -> &[Value] {
         self.seen.extend(self.lines.try_iter());
+        &self.seen
+    }
+
+    /// All log lines of a host that has ended.
+    pub fn all_lines(&mut self) -> &[Value] {
+        // Until the other end is closed.
+        self.seen.extend(self.lines.iter());
         &self.seen
     }
 

@@ -64,6 +64,24 @@ pub enum Event {
         /// What was learnt of it.
         version: Arc<LoadedVersion>,
     },
+    /// The version that [`Action::Recall`] asked for is ready to run.
+    Recalled {
+        /// Whose version.
+        plugin: PluginId,
+        /// The plugin's configuration with what this version's manifest says.
+        config: Arc<Plugin>,
+        /// What was learnt of it.
+        version: Arc<LoadedVersion>,
+    },
+    /// The version that [`Action::Recall`] asked for cannot be had.
+    NotRecalled {
+        /// Whose version.
+        plugin: PluginId,
+        /// Which artifact.
+        digest: Digest,
+        /// One line that names the cause.
+        reason: String,
+    },
     /// A version that the shell holds has another configuration: the entry changed.
     Reconfigured {
         /// Whose.
@@ -287,6 +305,22 @@ pub enum Action {
         /// Whose.
         plugin: PluginId,
     },
+    /// Load what was kept of this artifact, though the plugin's source holds another one. The shell answers with [`Event::Recalled`] or
+    /// [`Event::NotRecalled`], or with what became of a newer artifact.
+    Recall {
+        /// Whose.
+        plugin: PluginId,
+        /// Which artifact.
+        digest: Digest,
+    },
+    /// Which version of a plugin runs instead of what its source holds, or (`None`) that none does any more: to be remembered over a
+    /// restart, where there is a place to.
+    Choice {
+        /// Whose.
+        plugin: PluginName,
+        /// What was decided.
+        chosen: Option<Chosen>,
+    },
     /// A plugin is forgotten: nothing of it is left.
     Forget {
         /// Which.
@@ -296,6 +330,20 @@ pub enum Action {
     Escalated(Escalated),
     /// Something to log: every transition and every record passes here, once.
     Note(Note),
+}
+
+/// A version that runs although the plugin's source holds a newer artifact: what a host remembers of it, so that the next one runs
+/// the same for as long as the source holds that artifact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Which plugin.
+    pub plugin: PluginName,
+    /// What runs, and its number, if known.
+    pub runs: (Digest, Option<VersionNumber>),
+    /// What the source held.
+    pub instead_of: (Digest, Option<VersionNumber>),
+    /// How that proved bad; none if it asks for what nobody granted yet.
+    pub bad: Option<String>,
 }
 
 /// A plugin turned `/health/live` red: what a host remembers of it, so that the next one does not do the same too soon.

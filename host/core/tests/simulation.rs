@@ -16,7 +16,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use windlass_core::backoff;
 use windlass_core::config::{Concurrency, Config, Plugin, Trigger, resolve};
-use windlass_core::event::{Action, Entry, Event, Hand, LoadedVersion, Note, Payload, Sample, Start};
+use windlass_core::event::{Action, Chosen, Entry, Event, Hand, LoadedVersion, Note, Payload, Sample, Start};
 use windlass_core::health::{Report, Snapshot, State, Status};
 use windlass_core::name::{Digest, PluginId, PluginName, RunId};
 use windlass_core::outcome::{CancelReason, Ended, Failure, MemoryLimit, Outcome, Usage};
@@ -80,6 +80,16 @@ impl Simulation {
             let plugin = Arc::new(resolve(name, None, &config.defaults, entry.as_ref().unwrap()).unwrap());
             plugins.insert(supervisor.add(plugin.clone(), now), plugin);
         }
+        // Of some plugins a host before chose another version than the one that is loaded first, or that one.
+        let mut random = fastrand::Rng::with_seed(!seed);
+        let chosen = plugins.values().filter_map(|plugin| {
+            let (runs, instead_of) = (random.u8(1..4), random.u8(1..4));
+            let bad = random.bool().then(|| "it broke".to_owned());
+            let digest = |number| (Digest([number; 32]), None);
+            let plugin = plugin.name.clone();
+            (runs != instead_of).then(|| Chosen { plugin, runs: digest(runs), instead_of: digest(instead_of), bad })
+        });
+        supervisor.remember_choices(chosen.collect::<Vec<_>>());
         let mut simulation = Simulation {
             random: fastrand::Rng::with_seed(seed),
             faults: true,
@@ -215,6 +225,20 @@ impl Simulation {
                     if let Some(last) = self.escalated.insert((escalated.plugin, escalated.digest), now) {
                         assert!(now.since(last) >= plugin.health.escalate_every, "too soon after the last time");
                     }
+                }
+                Action::Recall { plugin, digest } if self.random.u8(..4) > 0 => {
+                    self.code.insert((plugin, digest));
+                    let version =
+                        LoadedVersion { digest, author_version: None, has_check: false, wants: Arc::from([]) };
+                    let config = self.plugins[&plugin].clone();
+                    self.tell(Event::Recalled { plugin, config, version: Arc::new(version) });
+                }
+                Action::Recall { plugin, digest } => {
+                    self.tell(Event::NotRecalled { plugin, digest, reason: "it is gone".to_owned() });
+                }
+                Action::Choice { chosen, .. } => {
+                    let is_one = |chosen: &Chosen| chosen.runs.0 == chosen.instead_of.0;
+                    assert!(!chosen.as_ref().is_some_and(is_one), "it was decided against what runs");
                 }
                 Action::Reload { .. } | Action::Note(_) => {}
             }
@@ -363,8 +387,13 @@ impl Simulation {
     }
 }
 
+/// How many seeds each test takes: `PROPTEST_CASES` for more.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 20, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn with_faults_everything_stays_safe_and_without_it_recovers(seed in any::<u64>()) {

@@ -41,8 +41,7 @@ pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
 
 /// Fetches by the network alone.
 pub(super) fn fetch(reference: &Reference, keys: &Keys) -> Result<Fetched, Failure> {
-    let registry =
-        Niceness::among_others().and_then(|niceness| Registry::new(None, niceness)).map_err(Failure::Failed)?;
+    let registry = Registry::new(None, Niceness::among_others().map_err(Failure::Failed)?);
     registry.load(reference, keys).map_err(|fault: Fault| Failure::Failed(anyhow!(fault)))
 }
 

@@ -111,13 +111,13 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let options = admin::Options { board, inbox, token_file: config.admin.token_file, niceness };
         admin::spawn(port, options).map_err(Failure::Failed)?;
     }
-    let governed_by = (!args.no_governor).then(|| args.groups.roots());
     let setup = Setup {
         drain: config.drain,
         data_dir: config.data_dir,
         watcher,
         resources,
-        governed_by,
+        roots: args.groups.roots(),
+        is_governed: !args.no_governor,
         compile: args.compile.means(),
         board: board.clone(),
         inbox,

@@ -31,12 +31,8 @@ pub enum Message {
     Prepared {
         /// Whose.
         plugin: PluginId,
-        /// What its manifest says of its configuration.
-        manifest: Option<PluginLayer>,
-        /// What the supervisor needs to know of the version.
-        version: Arc<LoadedVersion>,
-        /// The code.
-        prepared: Arc<Prepared>,
+        /// All that is needed of it.
+        ready: ReadyVersion,
     },
     /// A person asks something of a plugin's versions, and waits for what comes of it.
     ByHand {
@@ -49,6 +45,18 @@ pub enum Message {
     },
     /// SIGTERM or SIGINT came.
     Shutdown,
+}
+
+/// A version that is compiled and linked.
+pub struct ReadyVersion {
+    /// What its manifest says of its configuration.
+    pub manifest: Option<PluginLayer>,
+    /// What the supervisor needs to know of the version.
+    pub version: Arc<LoadedVersion>,
+    /// The code.
+    pub prepared: Arc<Prepared>,
+    /// It is not what the plugin's source holds, but what was chosen instead.
+    pub recalled: bool,
 }
 
 /// Bounded by what sends: an end per run in progress, a report a second per run, a few signals, and manual triggers, which the

@@ -3,7 +3,9 @@
 //! It owns both, sleeps until a message or the supervisor's next wake-up, and decides nothing itself: it hands in what happened
 //! with the time, does the actions that come out, and swaps in what health says now.
 
+mod clock;
 mod inbox;
+mod parts;
 mod run;
 mod sampling;
 mod slots;
@@ -11,24 +13,27 @@ mod waiting;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::choices::Choices;
 use crate::core::event::{Action, Event, Sample, Start, Starved};
 use crate::core::name::{Digest, PluginId, RunId};
 use crate::core::outcome::{CancelReason, Ended, Outcome, Usage};
 use crate::core::supervisor::Supervisor;
-use crate::core::time::{Mono, Now, Timestamp};
+use crate::core::time::{Mono, Now};
 use crate::escalations::Escalations;
-use crate::guest::{self, Invocation, Lack, Ledger, Probe, Reservation, Toolbox};
+use crate::guest::{self, Invocation, Lack, Ledger, Probe, Reservation};
 use crate::health::Board;
-use crate::lanes::priority::{Niceness, Role};
+use crate::lanes::priority::Role;
 use crate::lanes::{Lanes, TaskHandle};
 use crate::telemetry;
 use crate::wedge::{self, Point};
 
-pub use inbox::{Inbox, Message, Reply};
+pub use clock::Clock;
+pub use inbox::{Inbox, Message, ReadyVersion, Reply};
+pub use parts::{OnReload, Parts};
 use run::{CheckWatcher, RunListener, RunWatcher};
 use sampling::Sampling;
 use slots::{Ready, Slots};
@@ -49,51 +54,6 @@ const BEAT_EVERY: Duration = Duration::from_millis(250);
 /// CPU time that an author's health check may take.
 const CHECK_CPU: Duration = Duration::from_secs(1);
 
-/// The host's clock: monotonic from its own start, and the wall clock beside it.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    epoch: Instant,
-}
-
-impl Clock {
-    /// A clock that starts now.
-    pub fn start() -> Clock {
-        Clock { epoch: Instant::now() }
-    }
-
-    /// What time it is.
-    pub fn now(&self) -> Now {
-        Now { mono: Mono::from_start(self.epoch.elapsed()), wall: wedge::wall(Timestamp::now()) }
-    }
-}
-
-/// Loads a plugin's artifact again.
-pub type OnReload = Box<dyn Fn(PluginId) + Send>;
-
-/// What the driver works with.
-pub struct Parts {
-    /// Decides. Already knows all plugins.
-    pub supervisor: Supervisor,
-    /// Where runs are executed.
-    pub lanes: Lanes,
-    /// What runs are made with.
-    pub toolbox: Arc<Toolbox>,
-    /// The guests' memory and places.
-    pub ledger: Arc<Ledger>,
-    /// Where health is told.
-    pub board: Arc<Board>,
-    /// Where messages come from.
-    pub inbox: Arc<Inbox>,
-    /// The clock that the supervisor was started with.
-    pub clock: Clock,
-    /// Called where a person wants a plugin's artifact loaded again. Must not block.
-    pub on_reload: OnReload,
-    /// Where escalations are remembered; none where there is no `dataDir`.
-    pub escalations: Option<Escalations>,
-    /// How nice threads are, which the scheduler's thread must have.
-    pub niceness: Niceness,
-}
-
 struct Running {
     probe: Arc<Probe>,
     task: TaskHandle,
@@ -109,6 +69,9 @@ struct Driver {
     clock: Clock,
     on_reload: OnReload,
     escalations: Option<Escalations>,
+    choices: Option<Choices>,
+    /// Answers to what was asked by hand, until what came of it is done.
+    replies: Vec<(Reply, Result<String, String>)>,
     slots: Slots,
     running: HashMap<RunId, Running>,
     waiting: WaitingRoom,
@@ -125,7 +88,8 @@ struct Driver {
 /// # Errors
 /// If the thread has not the niceness of its role. Never for what a plugin does.
 pub fn run(parts: Parts) -> Result<()> {
-    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, on_reload, escalations, niceness } = parts;
+    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, on_reload, escalations, choices, niceness } =
+        parts;
     niceness.verify(Role::Host)?;
     let mut driver = Driver {
         supervisor,
@@ -136,6 +100,8 @@ pub fn run(parts: Parts) -> Result<()> {
         clock,
         on_reload,
         escalations,
+        choices,
+        replies: Vec::new(),
         slots: Slots::new(toolbox),
         running: HashMap::new(),
         waiting: WaitingRoom::default(),
@@ -185,6 +151,7 @@ impl Driver {
             for action in actions.drain(..) {
                 self.perform(action);
             }
+            self.reply();
             self.admit(now);
             self.end_late_checks(now.mono);
             self.publish(now);
@@ -251,12 +218,14 @@ impl Driver {
                     self.tell(event, now, actions);
                 }
             }
-            Message::Prepared { plugin, manifest, version, prepared } => {
-                if let Some(event) = self.slots.install(plugin, manifest, version, prepared) {
+            Message::Prepared { plugin, ready } => {
+                if let Some(event) = self.slots.install(plugin, ready) {
                     self.tell(event, now, actions);
                 }
             }
-            Message::ByHand { name, hand, reply } => reply(self.supervisor.by_hand(&name, hand, now, actions)),
+            Message::ByHand { name, hand, reply } => {
+                self.replies.push((reply, self.supervisor.by_hand(&name, hand, now, actions)));
+            }
             Message::Shutdown => {
                 self.draining = true;
                 self.tell(Event::Drain, now, actions);
@@ -289,6 +258,8 @@ impl Driver {
             | Event::Configured { .. }
             | Event::Loading { .. }
             | Event::Loaded { .. }
+            | Event::Recalled { .. }
+            | Event::NotRecalled { .. }
             | Event::Refused { .. }
             | Event::Started { .. }
             | Event::Reported { .. }
@@ -314,7 +285,8 @@ impl Driver {
                 }
             }
             Action::Retire { plugin, digest } => self.slots.retire(plugin, &digest),
-            Action::Reload { plugin } => (self.on_reload)(plugin),
+            Action::Reload { plugin } => (self.on_reload)(plugin, None),
+            Action::Recall { plugin, digest } => (self.on_reload)(plugin, Some(digest)),
             Action::Forget { plugin } => self.slots.forget(plugin),
             Action::Ask { run } => {
                 if let Some(running) = self.running.get(&run) {
@@ -334,7 +306,22 @@ impl Driver {
                     memory.remember(escalated);
                 }
             }
+            Action::Choice { plugin, chosen } => {
+                if let Some(choices) = &self.choices {
+                    choices.remember(plugin, chosen);
+                }
+            }
             Action::Note(note) => telemetry::note(&note),
+        }
+    }
+
+    /// Answers what was asked by hand: when it is written down, where it is.
+    fn reply(&mut self) {
+        for (reply, answer) in self.replies.drain(..) {
+            match &self.choices {
+                Some(choices) => choices.when_written(Box::new(move || reply(answer))),
+                None => reply(answer),
+            }
         }
     }
 

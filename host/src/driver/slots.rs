@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::core::config::{Plugin, PluginLayer, resolve};
-use crate::core::event::{Event, LoadedVersion};
+use crate::core::event::Event;
 use crate::core::name::{Digest, PluginId, PluginName};
+use crate::driver::ReadyVersion;
 use crate::guest::{Executable, Grants, Prepared, Toolbox};
 use crate::lanes::{Group, Lanes};
 use crate::source;
@@ -84,13 +85,8 @@ impl Slots {
     }
 
     /// Takes in a version's code. Returns what to tell the supervisor; nothing for a plugin that is gone.
-    pub(super) fn install(
-        &mut self,
-        plugin: PluginId,
-        manifest: Option<PluginLayer>,
-        version: Arc<LoadedVersion>,
-        prepared: Arc<Prepared>,
-    ) -> Option<Event> {
+    pub(super) fn install(&mut self, plugin: PluginId, ready: ReadyVersion) -> Option<Event> {
+        let ReadyVersion { manifest, version, prepared, recalled } = ready;
         let slot = self.slots.get_mut(&plugin)?;
         let digest = version.digest;
         match resolve(&slot.name, manifest.as_ref(), &slot.defaults, &slot.entry) {
@@ -98,8 +94,12 @@ impl Slots {
                 let config = Arc::new(config);
                 let executable = executable(&self.toolbox, &config, prepared);
                 slot.versions.insert(digest, Code { manifest, config: config.clone(), executable });
-                Some(Event::Loaded { plugin, config, version })
+                Some(match recalled {
+                    true => Event::Recalled { plugin, config, version },
+                    false => Event::Loaded { plugin, config, version },
+                })
             }
+            Err(reason) if recalled => Some(Event::NotRecalled { plugin, digest, reason }),
             Err(reason) => Some(Event::Refused { plugin, digest: Some(digest), reason }),
         }
     }

@@ -14,7 +14,7 @@ mod troubles;
 
 use std::future::Future;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -23,6 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 
 pub use fault::Fault;
 pub use reference::{Reference, SCHEME, Wanted};
+pub use store::Store;
 pub use troubles::Troubles;
 
 use crate::artifact::{Anatomy, Artifact};
@@ -32,7 +33,7 @@ use crate::verify::{Keys, Signature};
 use client::Client;
 use credentials::Places;
 use session::{Session, Signatures};
-use store::{Kept, Store};
+use store::Kept;
 use token::{Access, Tokens};
 
 /// How often something is tried that may pass by itself.
@@ -48,7 +49,7 @@ pub struct Registry {
     client: Client,
     tokens: Tokens,
     places: Places,
-    store: Option<Store>,
+    store: Option<Arc<Store>>,
 }
 
 /// An artifact that passed every check but those on its code.
@@ -72,20 +73,17 @@ pub enum Resolved {
 }
 
 impl Registry {
-    /// Connects to nothing and starts no thread yet. Artifacts are kept under `data_dir`, if there is one; credentials and proxies
-    /// are those of the environment.
-    ///
-    /// # Errors
-    /// If the folder cannot be written.
-    pub fn new(data_dir: Option<&Path>, niceness: Niceness) -> Result<Registry> {
-        Ok(Registry {
+    /// Connects to nothing and starts no thread yet. Artifacts are kept in `store`, if there is one; credentials and proxies are those
+    /// of the environment.
+    pub fn new(store: Option<Arc<Store>>, niceness: Niceness) -> Registry {
+        Registry {
             runtime: OnceLock::new(),
             niceness,
             client: Client::new(TRIES),
             tokens: Tokens::default(),
             places: Places::from_env(|name| std::env::var(name).ok().filter(|value| !value.is_empty())),
-            store: data_dir.map(Store::open).transpose()?,
-        })
+            store,
+        }
     }
 
     /// Gets an artifact for a plugin that has none: a digest from disk, if it is there; a tag from the registry, and if that fails, as
@@ -103,6 +101,36 @@ impl Registry {
             },
             (None, _) => self.wait(self.fetch(&self.client, reference, keys)),
         }
+    }
+
+    /// Keeps a copy of a file that was read and checked, so that it can run again when the file is another one.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_file(&self, path: &Path, keys: &Keys, artifact: &Artifact) -> Result<()> {
+        match &self.store {
+            Some(store) => store.keep_file(path, keys, artifact.digest, &artifact.bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// What was kept of an artifact that a file or reference held before, if it passes today's checks. Asks no registry.
+    ///
+    /// # Errors
+    /// One line that says what is missing.
+    pub fn recall(&self, digest: Digest, keys: &Keys) -> Result<Artifact, String> {
+        let store = self.store.as_ref().ok_or("nothing is kept: see dataDir")?;
+        let bytes = store.blob(digest).ok_or_else(|| format!("the bytes of {digest} are not kept any more"))?;
+        let is_fetched = || {
+            let kept = store.fetched_with(digest)?;
+            let layer = layout::wasm_layer(&kept.manifest, &kept.media_type).ok()?;
+            let manifest = crate::artifact::digest_of(&kept.manifest);
+            (layer.digest == digest).then(|| keys.check_manifest(manifest, &kept.signatures).ok())?
+        };
+        if keys.is_empty() || store.is_signed_file(digest, keys, &bytes) || is_fetched().is_some() {
+            return Ok(Artifact::from_bytes(bytes));
+        }
+        Err(format!("verify.keys asks for a signature, and none of its keys made the one that was kept with {digest}"))
     }
 
     /// Asks again what a reference stands for, given the manifest of the version at hand. A digest is never asked for again.

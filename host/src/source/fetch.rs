@@ -39,6 +39,11 @@ impl Fetcher {
         Fetcher { registry, troubles: Troubles::default(), clock, inbox, known: Mutex::default() }
     }
 
+    /// Where artifacts are kept.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Gets a job's artifact, signed where that is asked for. None if there is nothing to do: it is asked again, and the tag did not move
     /// or the registry does not answer while there is a version.
     ///

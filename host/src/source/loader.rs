@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use anyhow::{Context, Result};
@@ -16,7 +17,7 @@ use crate::core::config::{Plugin, PluginLayer, resolve};
 use crate::core::event::{Event, LoadedVersion};
 use crate::core::health::Stage;
 use crate::core::name::{Digest, PluginId, PluginName};
-use crate::driver::{Clock, Inbox, Message};
+use crate::driver::{Clock, Inbox, Message, ReadyVersion};
 use crate::guest::{Prepared, Toolbox, Unloadable};
 use crate::lanes::priority::{Niceness, Role};
 use crate::registry::Registry;
@@ -45,6 +46,8 @@ pub struct Job {
     pub need: Need,
     /// Only asks its registry whether there is something else than what was loaded last.
     pub again: bool,
+    /// Loads what was kept of this artifact, whatever the place holds.
+    pub recall: Option<Digest>,
 }
 
 /// How soon a job is needed: the order of the queue.
@@ -96,6 +99,8 @@ struct Shared {
     niceness: Niceness,
     /// How many fetchers run: none until there is something to fetch.
     fetchers: Mutex<usize>,
+    /// The last copy of a file could not be kept.
+    keeping_fails: AtomicBool,
     inbox: Arc<Inbox>,
 }
 
@@ -117,20 +122,26 @@ enum What {
 
 impl What {
     fn is(self, job: &Job) -> bool {
+        // What was kept is in a file, wherever it came from.
+        let is_file = job.recall.is_some() || matches!(job.place, Place::File(_));
         match self {
-            What::Files => matches!(job.place, Place::File(_)),
-            What::References => matches!(job.place, Place::Registry(_)),
+            What::Files => is_file,
+            What::References => !is_file,
         }
     }
 }
 
 impl Queue {
     fn push(&mut self, mut job: Job) {
+        if job.recall.is_some() && self.places.contains_key(&job.plugin) {
+            // What the place holds comes first: whoever recalls asks again if that changes nothing.
+            return;
+        }
         // It keeps its place in the order, unless it is needed sooner now.
         let place = match self.places.remove(&job.plugin) {
             Some(place) => {
                 // One that was to load whatever there is still has to.
-                job.again &= self.waiting.remove(&place).is_none_or(|before| before.again);
+                job.again &= self.waiting.remove(&place).is_none_or(|before| before.again || before.recall.is_some());
                 (place.0.min(job.need), place.1)
             }
             None => {
@@ -171,6 +182,7 @@ impl Loader {
             memory_limit_bytes,
             niceness,
             fetchers: Mutex::new(0),
+            keeping_fails: AtomicBool::new(false),
             inbox,
         });
         for number in 0..threads.max(1) {
@@ -181,7 +193,7 @@ impl Loader {
 
     /// Queues a job. One of the same plugin that still waits is dropped for it.
     pub fn load(&self, job: Job) {
-        if !job.again {
+        if !job.again && job.recall.is_none() {
             self.shared.inbox.send(Message::Event(Event::Found { plugin: job.plugin }));
         }
         if What::References.is(&job)
@@ -207,8 +219,8 @@ impl Loader {
     }
 }
 
-/// What a job comes to: what the driver is to know of the version, and its code.
-type Loaded = (Option<PluginLayer>, LoadedVersion, Arc<Prepared>);
+/// What a job comes to: what the driver is to know of the version with its code, and the bytes.
+type Loaded = (ReadyVersion, Artifact);
 
 impl Shared {
     fn spawn(self: &Arc<Shared>, name: String, what: What) -> std::io::Result<()> {
@@ -241,24 +253,26 @@ impl Shared {
             let job = self.next(what);
             let plugin = job.plugin;
             wedge::pass(Point::Loader);
-            if !job.again {
+            if !job.again && job.recall.is_none() {
                 self.inbox.send(Message::Event(Event::Loading { plugin }));
             }
             // A fault of the compiler is held to the one plugin that met it.
             let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.load(&job)));
-            let message = match loaded {
-                Ok(Ok(None)) => None,
-                Ok(Ok(Some((manifest, version, prepared)))) => {
-                    Some(Message::Prepared { plugin, manifest, version: Arc::new(version), prepared })
+            let no_good = |digest, reason| match job.recall {
+                Some(digest) => Message::Event(Event::NotRecalled { plugin, digest, reason }),
+                None => Message::Event(Event::Refused { plugin, digest, reason }),
+            };
+            match loaded {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some((ready, artifact)))) => {
+                    self.inbox.send(Message::Prepared { plugin, ready });
+                    self.keep(&job, &artifact);
                 }
-                Ok(Err((digest, reason))) => Some(Message::Event(Event::Refused { plugin, digest, reason })),
+                Ok(Err((digest, reason))) => self.inbox.send(no_good(digest, reason)),
                 Err(_) => {
                     let reason = format!("{}: the compiler failed on it; please report this", job.place);
-                    Some(Message::Event(Event::Refused { plugin, digest: None, reason }))
+                    self.inbox.send(no_good(None, reason));
                 }
-            };
-            if let Some(message) = message {
-                self.inbox.send(message);
             }
             self.queue.lock().unwrap_or_else(PoisonError::into_inner).in_work.remove(&plugin);
             // A job of the same plugin may have waited for this one.
@@ -300,12 +314,16 @@ impl Shared {
             None => (None, None, Vec::new()),
         };
         let has_check = prepared.has_check();
-        let version = LoadedVersion { digest, author_version, has_check, wants: wants.into() };
-        Ok(Some((manifest, version, prepared)))
+        let version = Arc::new(LoadedVersion { digest, author_version, has_check, wants: wants.into() });
+        let recalled = job.recall.is_some();
+        Ok(Some((ReadyVersion { manifest, version, prepared, recalled }, artifact)))
     }
 
     /// Gets the bytes, signed where that is asked for. Nothing has looked into them yet.
     fn artifact(&self, job: &Job) -> Result<Option<Artifact>, String> {
+        if let Some(digest) = job.recall {
+            return self.fetcher.registry().recall(digest, &job.keys).map(Some);
+        }
         match &job.place {
             Place::Registry(reference) => self.fetcher.artifact(job, reference),
             Place::File(path) => {
@@ -314,6 +332,20 @@ impl Shared {
                 job.keys.check_file(path, &artifact.bytes).map_err(at)?;
                 Ok(Some(artifact))
             }
+        }
+    }
+
+    /// Keeps a copy of what a file held. What a registry held is kept already.
+    fn keep(&self, job: &Job, artifact: &Artifact) {
+        let (Place::File(path), None) = (&job.place, job.recall) else { return };
+        let kept = self.fetcher.registry().keep_file(path, &job.keys, artifact);
+        let problem =
+            kept.err().map(|error| format!("{error:#}: plugins run, and a rollback does not outlive a restart"));
+        if self.keeping_fails.swap(problem.is_some(), Ordering::Relaxed) != problem.is_some() {
+            if let Some(problem) = &problem {
+                tracing::warn!(problem, "the host has a problem");
+            }
+            self.inbox.send(Message::Event(Event::HostFault { key: "kept-versions", problem }));
         }
     }
 

@@ -1,5 +1,5 @@
 //! What a swap costs those who are due: a plugin that runs a hundred times a second is swapped while two hundred neighbours spin. Each
-//! due time is accounted for, and how late each version's first start is, is compared with all other starts of the same plugin.
+//! due time is accounted for, each run tells on which version it began and ended, and how late each version's first start is, is compared with all other starts of the same plugin.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use windlass::core::time::Timestamp;
-use windlass_tests::{Host, Scene, guest, marked};
+use windlass_tests::telling::{Between, telling, told};
+use windlass_tests::{Host, Scene};
 
 use crate::report::{Report, percentile};
 
@@ -30,20 +31,19 @@ struct Count {
 
 pub(crate) fn run(short: bool) -> Report {
     let (swaps, neighbours) = if short { (20, 200) } else { (100, 200) };
-    let succeeds = guest("succeeds");
-    let scene = Scene::new().guest("spins").file("p.wasm", &marked(succeeds.clone(), 0));
+    let scene = Scene::new().guest("spins").file("p.wasm", &telling(1, Between::Nothing));
     let file = scene.plugins().join("p.wasm");
     let mut yaml = String::from("plugins:\n  p: { source: file:p.wasm, every: 10ms, backoffLimit: 0 }\n");
     for number in 0..neighbours {
         yaml += &format!("  n{number}: {{ source: file:spins.wasm, continuous: true }}\n");
     }
-    let host = scene.run(&yaml);
+    let mut host = scene.run(&yaml);
     host.wait_until_ready();
     let mut runs = BTreeMap::new();
     let first = count(&watch(&host, &mut runs, Duration::from_secs(2), |_| false));
     for swap in 1..=swaps {
         let beside = file.with_extension("new");
-        fs::write(&beside, marked(succeeds.clone(), swap)).unwrap();
+        fs::write(&beside, telling(swap + 1, Between::Nothing)).unwrap();
         fs::rename(&beside, &file).unwrap();
         let is_live = |plugin: &Value| plugin["lastRuns"][0]["version"].as_u64() == Some(u64::from(swap) + 1);
         watch(&host, &mut runs, Duration::from_secs(30), is_live);
@@ -71,6 +71,14 @@ pub(crate) fn run(short: bool) -> Report {
     let mut report = Report::new("swap");
     report.at_most("lost", missing.max(0.0), 0.0);
     report.at_most("doubled", doubled + (-missing).max(0.0), 0.0);
+    // Each version tells the number that it has by its code and by its manifest, at the begin and at the end of a run.
+    host.stop();
+    let told = told(host.all_lines().iter());
+    let of =
+        || told.values().filter(|told| told.plugin == "p" && told.outcomes.iter().any(|(how, _)| how == "Succeeded"));
+    report.at_most("mixed", of().filter(|told| told.is_mixed(Some)).count() as f64, 0.0);
+    let is_whole = |told: &&windlass_tests::telling::Told| told.begins.len() == 1 && told.ends.len() == 1;
+    report.at_least("told", of().filter(is_whole).count() as f64, of().count() as f64);
     report.at_most("lateness_p99_ms", percentile(&swapped, 0.99), plain + 5.0);
     report.figure("lateness_unswapped_p99_ms", plain);
     report.figure("skipped", last.skipped - first.skipped);

@@ -178,7 +178,7 @@ fn hostile_payload(row: &Row) {
 }
 
 /// A module of many long functions, each different.
-fn bomb() -> Vec<u8> {
+pub(super) fn bomb() -> Vec<u8> {
     let mut text = String::from("(module (memory (export \"memory\") 1)\n");
     for function in 0..100 {
         text += &format!("(func $f{function} (param i64) (result i64) (local i64)\n");

@@ -8,6 +8,7 @@ mod hosts;
 mod page;
 mod ports;
 mod runner;
+mod swaps;
 
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ use rows;
 fn all() -> Vec<(&'static str, Vec<(&'static str, Row)>)> {
     vec![
         ("A plugin misbehaves", guests::rows()),
+        ("A newer version or its source is no good", swaps::rows()),
         ("Many at once", crowds::rows()),
         ("The host is mistreated", hosts::rows()),
         ("The health port is abused", ports::rows()),

@@ -17,13 +17,13 @@ pub fn key(folder: &Path, name: &str) {
 }
 
 /// Base64 of the signature over these bytes, which is what `cosign sign-blob --key` prints.
-fn sign(folder: &Path, name: &str, bytes: &[u8]) -> String {
+pub(super) fn sign(folder: &Path, name: &str, bytes: &[u8]) -> String {
     fs::write(folder.join("to-be-signed"), bytes).unwrap();
     base64(&openssl(folder, &["dgst", "-sha256", "-sign", &format!("{name}.key"), "to-be-signed"]))
 }
 
 /// Signs a manifest as cosign 2 does: under the tag of its digest.
-fn cosign_2(registry: &Registry, repository: &str, folder: &Path, name: &str, manifest: &str) {
+pub(super) fn cosign_2(registry: &Registry, repository: &str, folder: &Path, name: &str, manifest: &str) {
     let payload = json!({
         "critical": {
             "identity": { "docker-reference": format!("{}/{repository}", registry.address) },

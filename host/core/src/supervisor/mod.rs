@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Plugin;
-use crate::event::{Action, Entry, Escalated, Event, Hand};
+use crate::event::{Action, Chosen, Entry, Escalated, Event, Hand};
 use crate::health::{HostView, PluginView, Snapshot, Status};
 use crate::name::{PluginId, PluginName, RunId};
 use crate::time::{Mono, Now, Timestamp};
@@ -61,6 +61,8 @@ struct Shared {
     began_loading: usize,
     /// Which plugins turned `/health/live` red in a process before this one.
     escalated: BTreeMap<PluginName, Escalated>,
+    /// What was chosen before this host, of plugins that have nothing loaded yet.
+    chosen: BTreeMap<PluginName, Chosen>,
 }
 
 impl Supervisor {
@@ -80,6 +82,7 @@ impl Supervisor {
                 to_load: 0,
                 began_loading: 0,
                 escalated: BTreeMap::new(),
+                chosen: BTreeMap::new(),
             },
             faults: BTreeMap::new(),
             starved: None,
@@ -96,6 +99,11 @@ impl Supervisor {
     /// Takes over what a host before this one remembered of escalations: before the first [`Event::Loaded`].
     pub fn remember(&mut self, escalated: impl IntoIterator<Item = Escalated>) {
         self.shared.escalated = escalated.into_iter().map(|one| (one.plugin.clone(), one)).collect();
+    }
+
+    /// Takes over which versions a host before this one ran instead of what their sources held: before the first [`Event::Loaded`].
+    pub fn remember_choices(&mut self, chosen: impl IntoIterator<Item = Chosen>) {
+        self.shared.chosen = chosen.into_iter().map(|one| (one.plugin.clone(), one)).collect();
     }
 
     /// Adds a plugin, in state `Loading`, under the next identity that is free: for whoever keeps no identities of their own.
@@ -177,6 +185,8 @@ impl Supervisor {
             | Event::Staged { plugin, .. }
             | Event::Reconfigured { plugin, .. }
             | Event::Loaded { plugin, .. }
+            | Event::Recalled { plugin, .. }
+            | Event::NotRecalled { plugin, .. }
             | Event::Refused { plugin, .. }
             | Event::Checked { plugin, .. }
             | Event::CheckStarved { plugin, .. }
@@ -222,6 +232,7 @@ impl Supervisor {
             Context { id: plugin, now, actions, shared: &mut self.shared, gone: Vec::new(), starved: false };
         act(state, &mut context);
         state.escalate(&mut context);
+        state.tell_choice(&mut context);
         let Context { gone, starved, .. } = context;
         for action in actions.iter().skip(first) {
             if let Action::Start(start) = action {

@@ -20,7 +20,7 @@ use super::loader::{Job, Loader, Need};
 use super::plan::{Plan, Want, plan};
 use super::{Place, name_all};
 use crate::core::event::Event;
-use crate::core::name::{PluginId, PluginName};
+use crate::core::name::{Digest, PluginId, PluginName};
 use crate::driver::{Inbox, Message};
 use crate::lanes::priority::{Niceness, Role};
 use events::{Bell, Events};
@@ -56,6 +56,8 @@ enum Command {
     Reload,
     /// Load a plugin's artifact again, changed or not.
     Load(PluginId),
+    /// Load what was kept of another artifact of a plugin.
+    Recall(PluginId, Digest),
 }
 
 /// Asks things of the watch. Never blocks for longer than a push takes.
@@ -74,6 +76,11 @@ impl Handle {
     /// Loads a plugin's artifact again.
     pub fn load(&self, plugin: PluginId) {
         self.command(Command::Load(plugin));
+    }
+
+    /// Loads what was kept of another artifact than the plugin's source holds.
+    pub fn recall(&self, plugin: PluginId, digest: Digest) {
+        self.command(Command::Recall(plugin, digest));
     }
 
     fn command(&self, command: Command) {
@@ -220,8 +227,10 @@ impl Watcher {
         self.look(reload);
         self.refresh();
         for command in commands {
-            if let Command::Load(plugin) = command {
-                self.load_again(plugin);
+            match command {
+                Command::Reload => {}
+                Command::Load(plugin) => self.load_again(plugin, None),
+                Command::Recall(plugin, digest) => self.load_again(plugin, Some(digest)),
             }
         }
     }
@@ -383,10 +392,11 @@ impl Watcher {
         }
     }
 
-    fn load_again(&mut self, plugin: PluginId) {
+    fn load_again(&mut self, plugin: PluginId, recall: Option<Digest>) {
         let known = self.known.iter().find(|(_, known)| known.id == plugin);
         if let Some(job) = known.and_then(|(name, known)| job(plugin, name, &known.want, false)) {
-            self.steps.push(Step::Load(job));
+            let need = if recall.is_some() { Need::First } else { job.need };
+            self.steps.push(Step::Load(Job { recall, need, ..job }));
         }
     }
 
@@ -419,6 +429,7 @@ fn job(plugin: PluginId, name: &PluginName, want: &Want, first: bool) -> Option<
         entry: entry.clone(),
         need: if first { Need::First } else { Need::Newer },
         again: false,
+        recall: None,
     })
 }
 

@@ -49,9 +49,11 @@ impl PluginState {
         context: &mut Context<'_>,
     ) {
         let digest = loaded.digest;
-        if !self.versions.held.contains(&digest) {
-            self.versions.held.push(digest);
-        }
+        self.versions.hold(digest);
+        let chosen = match &self.life {
+            Life::Loading { .. } | Life::Refused { .. } | Life::Ignored => self.chosen_before(digest, context),
+            Life::Ready(_) | Life::Leaving => None,
+        };
         let number = self.versions.number(&loaded);
         if self.versions.coming().is_some_and(|coming| coming.loaded.digest == digest) {
             // It is on its way already.
@@ -60,10 +62,16 @@ impl PluginState {
         let version = Version { number, loaded, since: context.now.wall, config };
         match &self.life {
             Life::Leaving => {}
-            Life::Loading { .. } | Life::Refused { .. } | Life::Ignored => {
-                self.leave_loading(context);
-                self.go_live(version, context);
-            }
+            Life::Loading { .. } | Life::Refused { .. } | Life::Ignored => match chosen {
+                Some(chosen) if chosen.runs.0 != digest => self.recall(version, chosen, context),
+                Some(_) | None if self.recalls_still(&version, context) => {}
+                chosen => {
+                    self.leave_loading(context);
+                    self.go_live(version, context);
+                    // The source is back at what runs; what proved bad is remembered all the same.
+                    self.versions.bad = chosen.and_then(|chosen| Some((chosen.instead_of.0, chosen.bad?)));
+                }
+            },
             Life::Ready(live) if live.loaded.digest == digest => {
                 self.versions.newest = Newest::Live;
                 self.reconfigured(digest, version.config, context);
@@ -102,6 +110,7 @@ impl PluginState {
             Life::Loading { .. } | Life::Refused { .. } | Life::Ignored => {
                 self.leave_loading(context);
                 self.life = Life::Refused { reason };
+                self.recall_again(context);
             }
         }
     }
@@ -113,6 +122,9 @@ impl PluginState {
         config: Arc<Plugin>,
         context: &mut Context<'_>,
     ) {
+        if let Some(recalling) = self.recalling.as_mut().filter(|recalling| recalling.newer().loaded.digest == digest) {
+            recalling.reconfigure(config.clone());
+        }
         if let Some(coming) = self.versions.coming().filter(|coming| coming.loaded.digest == digest) {
             coming.config = config.clone();
         }
@@ -199,6 +211,9 @@ impl PluginState {
 
     /// A check had no time of its own: asked again, a candidate's at once.
     pub(in crate::supervisor) fn check_starved(&mut self, digest: Digest, context: &mut Context<'_>) {
+        if context.shared.draining.is_some() {
+            return;
+        }
         if let Newest::Checking { version } = &self.versions.newest
             && version.loaded.digest == digest
         {

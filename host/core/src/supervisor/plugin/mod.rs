@@ -1,6 +1,7 @@
 //! One plugin's life: what is due, what runs, what failed, and what that does to it.
 
 mod candidate;
+mod choice;
 mod ending;
 mod escalation;
 mod own_words;
@@ -14,6 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use choice::{Recalling, ToldChoice};
 pub(super) use escalation::Escalation;
 use verdicts::ToldVerdict;
 
@@ -114,6 +116,9 @@ pub(super) struct PluginState {
     config: Option<Arc<Plugin>>,
     life: Life,
     versions: Versions,
+    /// What a host before this one chose, on its way.
+    recalling: Option<Recalling>,
+    told_choice: ToldChoice,
     /// When the next run of its trigger is due.
     next_due: Option<Now>,
     runs: Vec<Run>,
@@ -160,6 +165,8 @@ impl PluginState {
             config: None,
             life,
             versions: Versions::default(),
+            recalling: None,
+            told_choice: None,
             next_due: None,
             runs: Vec::new(),
             triggered: VecDeque::new(),
@@ -226,6 +233,8 @@ impl PluginState {
             Event::Found { .. } => self.found(),
             Event::Staged { digest, stage, .. } => self.note_stage(digest, stage, "", context),
             Event::Loaded { config, version, .. } => self.loaded(config, version, context),
+            Event::Recalled { config, version, .. } => self.recalled(config, version, context),
+            Event::NotRecalled { digest, reason, .. } => self.not_recalled(digest, &reason, context),
             Event::Reconfigured { digest, config, .. } => self.reconfigured(digest, config, context),
             Event::Refused { digest, reason, .. } => self.refused(digest, reason, context),
             Event::Checked { digest, result, .. } => self.checked(digest, result, context),

@@ -1,6 +1,7 @@
 //! The switch from one version to another, and what may undo it: a version that breaks within its probation gives its place back.
 
 use super::super::run::{GRACE, Run};
+use super::choice::Recalling;
 use super::ending::Counts;
 use super::versions::{Before, Newest, Part, Tenure};
 use super::{Checking, Context, Life, PluginState, SelfReport, Version};
@@ -137,10 +138,13 @@ impl PluginState {
             previous.number.0,
             clock(context.now.wall)
         );
+        let good = previous.loaded.digest;
         self.switch(previous, context);
         self.versions.previous = None;
-        // A candidate that came meanwhile goes on with its own trial.
-        if matches!(self.versions.newest, Newest::Live) {
+        // A candidate that came meanwhile goes on with its own trial, unless it is what took over: a file that was put back.
+        if self.versions.coming().is_some_and(|coming| coming.loaded.digest == good) {
+            self.versions.newest = Newest::Live;
+        } else if matches!(self.versions.newest, Newest::Live) {
             self.versions.newest = Newest::Rejected { why: why.clone() };
         }
         self.versions.bad = Some((digest, why));
@@ -157,13 +161,15 @@ impl PluginState {
         let until = continuous.then(|| context.now.mono + probation.time);
         self.versions.newest = Newest::Live;
         self.versions.bad = None;
+        let digest = version.loaded.digest;
         let replaced = self.switch(version, context);
         // A version that had not proved itself is no good to go back to: then it is the one before it.
         let last_good = match std::mem::replace(&mut self.versions.tenure, Tenure::Trusted) {
             Tenure::Trusted => replaced,
             Tenure::Probation { previous, .. } => Some(previous),
         };
-        if let Some(previous) = last_good {
+        // One that is back at the last good version itself is that: it has nothing to prove, and there is nothing before it.
+        if let Some(previous) = last_good.filter(|previous| previous.loaded.digest != digest) {
             self.versions.previous = None;
             self.versions.tenure = Tenure::Probation { runs_left: probation.runs, until, previous, before };
         }
@@ -248,6 +254,7 @@ impl PluginState {
     /// Its entry or its file is gone: nothing starts any more, and what runs is asked to end.
     pub(in crate::supervisor) fn leave(&mut self, life: Life, why: &str, context: &mut Context<'_>) {
         self.leave_loading(context);
+        self.forget_choice(context);
         if let Life::Ready(live) = std::mem::replace(&mut self.life, life) {
             self.note_stage(live.loaded.digest, Stage::Replaced, why, context);
         }
@@ -289,7 +296,8 @@ impl PluginState {
             Tenure::Probation { previous, .. } => Some(previous),
             Tenure::Trusted => None,
         };
-        let used: Vec<Digest> = [live, newest, watched, self.versions.previous.as_ref()]
+        let recalling = self.recalling.as_ref().map(Recalling::newer);
+        let used: Vec<Digest> = [live, newest, watched, recalling, self.versions.previous.as_ref()]
             .into_iter()
             .flatten()
             .map(|version| version.loaded.digest)

@@ -176,6 +176,26 @@ impl Versions {
         }
     }
 
+    /// The shell holds this artifact's code.
+    pub(super) fn hold(&mut self, digest: Digest) {
+        if !self.held.contains(&digest) {
+            self.held.push(digest);
+        }
+    }
+
+    /// An artifact that will come, if it does, has a number from before.
+    pub(super) fn expect(&mut self, digest: Digest, number: Option<VersionNumber>) {
+        if let Some(number) = number {
+            self.record(digest).number.get_or_insert(number);
+            self.numbered = self.numbered.max(number.0);
+        }
+    }
+
+    /// The number of an artifact whose life is still known.
+    pub(super) fn number_of(&self, digest: Digest) -> Option<VersionNumber> {
+        self.records.iter().find(|record| record.digest == digest)?.number
+    }
+
     pub(super) fn number(&mut self, loaded: &LoadedVersion) -> VersionNumber {
         let next = self.numbered + 1;
         let record = self.record(loaded.digest);

@@ -8,6 +8,7 @@
     reason = "a test may stop here"
 )]
 
+mod choices;
 mod ladder;
 mod swaps;
 mod verdicts;

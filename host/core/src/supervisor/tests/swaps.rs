@@ -77,6 +77,34 @@ fn after_its_probation_a_version_is_proven_and_older_ones_are_freed() {
 }
 
 #[test]
+fn a_file_that_is_put_back_is_the_last_good_version_itself() {
+    let mut story = Story::of("every: 10s, backoffLimit: 0");
+    story.end(Outcome::Succeeded);
+    story.load(2, false, &[]);
+    story.load(1, false, &[]);
+    story.pass(10 * SECOND);
+    story.end(Outcome::Trapped);
+    assert_eq!(story.live(), 1, "there is nothing to go back to");
+    assert!(!story.stages(1).contains(&Stage::RolledBack));
+    assert!(story.hand(Hand::Rollback).unwrap_err().contains("no older version"));
+}
+
+#[test]
+fn a_file_that_is_put_back_while_its_successor_breaks_is_not_tried_against_itself() {
+    let mut story = Story::loaded("every: 10s, backoffLimit: 0", true);
+    story.end(Outcome::Succeeded);
+    story.load(2, false, &[]);
+    story.load(1, true, &[]);
+    story.pass(10 * SECOND);
+    story.end(Outcome::Trapped);
+    assert_eq!(story.live(), 1);
+    story.says(1, Status::Unhealthy);
+    assert_eq!(story.live(), 1);
+    let life = story.stages(1);
+    assert!(!life.contains(&Stage::Refused), "{life:?}");
+}
+
+#[test]
 fn a_version_that_breaks_is_rolled_back_and_not_tried_again_until_the_file_changes() {
     for outcome in [Outcome::Trapped, Outcome::OutOfFuel, Outcome::Failed(Failure::Permanent), Outcome::Denied] {
         let mut story = Story::of("every: 10s, backoffLimit: 0");
