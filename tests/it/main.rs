@@ -14,6 +14,7 @@ mod health;
 mod liveness;
 mod outcomes;
 mod registry;
+mod release;
 mod shutdown;
 mod spine;
 mod swap;

@@ -27,13 +27,13 @@ network_backend = \"netavark\"
 ";
 
 /// The store.
-pub(super) struct Containers {
+pub(crate) struct Containers {
     folder: PathBuf,
 }
 
 impl Containers {
     /// A store in the bed's folder; what an earlier bed left there is kept.
-    pub(super) fn new(tools: &Tools) -> Result<Containers> {
+    pub(crate) fn new(tools: &Tools) -> Result<Containers> {
         let folder = tools.folder.join("containers");
         let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
         fs::create_dir_all(&folder).map_err(failed)?;
@@ -47,7 +47,7 @@ impl Containers {
     }
 
     /// A command on this store.
-    pub(super) fn command(&self, program: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = command(program, arguments);
         command.env("CONTAINERS_CONF", self.folder.join("containers.conf"));
         command.env("CONTAINERS_STORAGE_CONF", self.folder.join("storage.conf"));
@@ -55,7 +55,7 @@ impl Containers {
     }
 
     /// Runs podman and returns what it printed.
-    pub(super) fn podman(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn podman(&self, arguments: &[&str]) -> Result<String> {
         steps::output(self.command("podman", arguments)).map(|said| said.trim().to_owned())
     }
 

@@ -12,15 +12,18 @@ use crate::steps::{self, command, root};
 use crate::{Result, build, chart};
 
 const SIZE_MOST_MIB: u64 = 60;
+/// This machine's, as images name it.
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 const ZONES: &str = "/usr/share/zoneinfo";
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Builds it and pushes it to the registry; returns its name there, without a tag. Tagged twice: an upgrade needs two.
 pub(super) fn make(tools: &Tools, containers: &Containers, registry: &Registry) -> Result<(String, String)> {
-    let files = assemble(tools)?;
+    let files = tools.folder.join("image");
+    assemble(&files, &build::host_binary())?;
     let name = format!("{}/windlass", registry.host());
-    let first = bud(containers, &files, &format!("{name}:one"))?;
-    let second = bud(containers, &files, &format!("{name}:two"))?;
+    let first = bud(containers, &files, &format!("{name}:one"), ARCHITECTURE)?;
+    let second = bud(containers, &files, &format!("{name}:two"), ARCHITECTURE)?;
     if first != second {
         return Err(format!("the same files make different layers: {first} and {second}"));
     }
@@ -34,28 +37,28 @@ pub(super) fn make(tools: &Tools, containers: &Containers, registry: &Registry) 
     Ok((name, proved))
 }
 
-/// What the Dockerfile's first stage leaves in /files, from what is here: its base image cannot be had everywhere.
-fn assemble(tools: &Tools) -> Result<std::path::PathBuf> {
-    let folder = tools.folder.join("image");
-    let _ = fs::remove_dir_all(&folder);
+/// What the Dockerfile's first stage leaves in /files, around a binary: its base image cannot be had everywhere, and a release ships the
+/// binary that was tested.
+pub(crate) fn assemble(folder: &Path, binary: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(folder);
     let files = folder.join("files");
     for part in ["usr/bin", "usr/share", "etc/ssl/certs", "plugins"] {
         fs::create_dir_all(files.join(part)).map_err(|error| format!("{}: {error}", files.display()))?;
     }
     let copy =
         |from: &str, to: &str| steps::output(command("cp", &["-r", from, &files.join(to).display().to_string()]));
-    copy(&build::host_binary().display().to_string(), "usr/bin/windlass")?;
+    copy(&binary.display().to_string(), "usr/bin/windlass")?;
     copy(ZONES, "usr/share/")?;
     copy(CERTIFICATES, "etc/ssl/certs/")?;
     for (file, text) in [("passwd", "windlass:x:65532:65532::/:\n"), ("group", "windlass:x:65532:\n")] {
         fs::write(files.join("etc").join(file), text).map_err(|error| error.to_string())?;
     }
-    Ok(folder)
+    Ok(())
 }
 
 /// The Dockerfile itself, with its first stage replaced by a folder. Returns the layers' digests.
-fn bud(containers: &Containers, files: &Path, tag: &str) -> Result<String> {
-    let stage = format!("build={}", files.display());
+pub(crate) fn bud(containers: &Containers, files: &Path, tag: &str, architecture: &str) -> Result<String> {
+    let (stage, platform) = (format!("build={}", files.display()), format!("linux/{architecture}"));
     let build = [
         "bud",
         "--quiet",
@@ -66,6 +69,8 @@ fn bud(containers: &Containers, files: &Path, tag: &str) -> Result<String> {
         "--timestamp",
         "0",
         "--no-cache",
+        "--platform",
+        &platform,
         "--build-context",
         &stage,
         "--tag",

@@ -3,7 +3,7 @@
 
 mod chart;
 mod containers;
-mod image;
+pub(crate) mod image;
 mod kubelet;
 mod registry;
 mod scenarios;
@@ -12,12 +12,14 @@ mod tools;
 
 use std::process::ExitCode;
 
+use crate::release::Release;
 use crate::steps::{self, Steps, command};
 use crate::{Result, build, prepare};
-use containers::Containers;
+pub(crate) use containers::Containers;
 use registry::Registry;
+pub(crate) use registry::package as package_chart;
 use scenarios::Stage;
-use tools::Tools;
+pub(crate) use tools::Tools;
 
 /// What a cluster proves and this does not.
 const CLUSTER: &str = "\
@@ -38,13 +40,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let target = prepare::run(&mut steps)?;
     build::host(&mut steps, &target)?;
     build::guests(&mut steps)?;
-    let outcome = all(&mut steps, is_update);
+    let outcome = all(&mut steps, &target, is_update);
     steps.table();
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
 /// All of it. An error is something that was disproved; what could not be tried is printed at the end.
-pub(crate) fn all(steps: &mut Steps, is_update: bool) -> Result<()> {
+pub(crate) fn all(steps: &mut Steps, target: &str, is_update: bool) -> Result<()> {
     let tools = steps.step("tools for the test bed", "about a minute the first time", Tools::gather)?;
     let mut proved = Vec::new();
     steps.step("the chart: lint, snapshots, refusals, numbers", "", || chart_alone(&tools, is_update, &mut proved))?;
@@ -58,6 +60,7 @@ pub(crate) fn all(steps: &mut Steps, is_update: bool) -> Result<()> {
             pods(steps, &tools, &registry, &mut proved)?;
         }
     }
+    proved.extend(Release::of_shipped(target)?.rehearse(steps, &tools)?);
     eprintln!("\nproved");
     proved.iter().for_each(|one| eprintln!("  {one}"));
     tools.missing.iter().for_each(|one| eprintln!("!! NOT PROVED, for want of a tool: {one}"));

@@ -1,6 +1,7 @@
 //! A real OCI registry on a loopback port: the chart is packaged, pushed, pulled and installed (dry) from it, and so is the image.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -70,13 +71,7 @@ pub(super) fn round_trip(tools: &Tools, registry: &Registry, version: &str) -> R
         let folder = tools.folder.join(format!("packages-{}", helm.major));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let into = folder.display().to_string();
-        steps::output(helm.command(&["package", &chart::folder().display().to_string(), "--destination", &into]))?;
-        let package = folder.join(format!("windlass-{version}.tgz"));
-        let listing = steps::output(command("tar", &["-tzf", &package.display().to_string()]))?;
-        if listing.contains("values.schema.in.json") || !listing.contains("values.schema.json") {
-            return Err(format!("the package holds the wrong files:\n{listing}"));
-        }
+        let package = package(helm, &folder)?;
         let repository = format!("oci://{}/charts", registry.host());
         steps::output(helm.command(&["push", &package.display().to_string(), &repository, "--plain-http"]))?;
         let pulled = folder.join("pulled").display().to_string();
@@ -91,6 +86,18 @@ pub(super) fn round_trip(tools: &Tools, registry: &Registry, version: &str) -> R
         install(helm, registry, version)?;
     }
     Ok(())
+}
+
+/// Packages the chart into a folder, and looks at what is in it.
+pub(crate) fn package(helm: &Helm, folder: &Path) -> Result<PathBuf> {
+    let into = folder.display().to_string();
+    steps::output(helm.command(&["package", &chart::folder().display().to_string(), "--destination", &into]))?;
+    let package = folder.join(format!("windlass-{}.tgz", chart::version()?));
+    let listing = steps::output(command("tar", &["-tzf", &package.display().to_string()]))?;
+    if listing.contains("values.schema.in.json") || !listing.contains("values.schema.json") {
+        return Err(format!("the package holds the wrong files:\n{listing}"));
+    }
+    Ok(package)
 }
 
 /// A dry installation with the notes that the user gets. Helm 3 asks a cluster even then, so that it only renders.
