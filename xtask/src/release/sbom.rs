@@ -25,13 +25,13 @@ pub(super) fn make(tool: &Path, target: &str, version: &str, to: &Path) -> Resul
     make.args(["--target", target, "--no-build-deps", "--override-filename", name]);
     make.arg("--manifest-path").arg(&manifest).env("SOURCE_DATE_EPOCH", commit_time()?);
     steps::output(make)?;
-    // The tool puts one beside the manifest of every member that it comes across.
+    // The tool puts one beside the manifest of every member.
     let mut text = None;
-    for folder in ["host", "host/core"] {
-        let made = root().join(folder).join(format!("{name}.json"));
+    for member in members()? {
+        let made = root().join(&member).join(format!("{name}.json"));
         if let Ok(read) = fs::read_to_string(&made) {
             fs::remove_file(&made).map_err(|error| format!("{}: {error}", made.display()))?;
-            text.get_or_insert(read);
+            text = if member == "host" { Some(read) } else { text };
         }
     }
     // Where the sources lay is nobody's business.
@@ -39,6 +39,14 @@ pub(super) fn make(tool: &Path, target: &str, version: &str, to: &Path) -> Resul
     let count = inspect(&text, version)?;
     fs::write(to, text).map_err(|error| format!("{}: {error}", to.display()))?;
     Ok(format!("SBOM: {count} crates for {target}"))
+}
+
+/// The folders of the workspace's members.
+fn members() -> Result<Vec<String>> {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).map_err(|error| format!("Cargo.toml: {error}"))?;
+    let list = manifest.split("\nmembers = [").nth(1).and_then(|rest| rest.split(']').next());
+    let list = list.ok_or("Cargo.toml has no members")?;
+    Ok(list.split('"').skip(1).step_by(2).map(str::to_owned).collect())
 }
 
 /// Says how many components there are. An error if it is not what it should be.
@@ -68,6 +76,13 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop here")]
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_members_are_those_of_the_workspace() {
+        let members = members().unwrap();
+        assert!(members.contains(&"host".to_owned()) && members.contains(&"xtask".to_owned()));
+        assert!(members.iter().all(|member| root().join(member).join("Cargo.toml").exists()), "{members:?}");
+    }
 
     #[test]
     fn an_sbom_of_something_else_is_refused() {
