@@ -141,6 +141,19 @@ impl<'a> Pod<'a> {
         self.containers.podman(&["inspect", &self.name(), "--format", format])
     }
 
+    /// The digest of the binary that runs in it.
+    pub(super) fn binary(&self) -> Result<String> {
+        let running = format!("/proc/{}/exe", self.inspect("{{.State.Pid}}")?);
+        let said = steps::output(command("sha256sum", &[&running]))?;
+        Ok(said.split(' ').next().unwrap_or_default().to_owned())
+    }
+
+    /// The folder on this machine that is mounted as the ConfigMap.
+    pub(super) fn config_map(&self) -> Result<PathBuf> {
+        let volume = format!("{}-windlass", self.release);
+        self.containers.podman(&["volume", "inspect", &volume, "--format", "{{.Mountpoint}}"]).map(PathBuf::from)
+    }
+
     /// Sends a signal.
     pub(super) fn signal(&self, signal: &str) -> Result<()> {
         self.containers.podman(&["kill", "--signal", signal, &self.name()]).map(|_| ())

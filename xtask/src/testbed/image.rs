@@ -17,17 +17,23 @@ const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "
 const ZONES: &str = "/usr/share/zoneinfo";
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Builds it and pushes it to the registry; returns its name there, without a tag. Tagged twice: an upgrade needs two.
+/// Builds it twice, which must make the same layers, and once more around another binary, which must not: an upgrade needs two. Pushes them to
+/// the registry as `one` and `two`, and returns the image's name there, without a tag.
 pub(super) fn make(tools: &Tools, containers: &Containers, registry: &Registry) -> Result<(String, String)> {
     let files = tools.folder.join("image");
     assemble(&files, &build::host_binary())?;
     let name = format!("{}/windlass", registry.host());
     let first = bud(containers, &files, &format!("{name}:one"), ARCHITECTURE)?;
-    let second = bud(containers, &files, &format!("{name}:two"), ARCHITECTURE)?;
-    if first != second {
-        return Err(format!("the same files make different layers: {first} and {second}"));
+    let again = bud(containers, &files, &format!("{name}:one"), ARCHITECTURE)?;
+    if first != again {
+        return Err(format!("the same files make different layers: {first} and {again}"));
     }
     let proved = inspect(containers, &files, &format!("{name}:one"))?;
+    let other = tools.folder.join("other-image");
+    assemble(&other, &build::wedge_binary())?;
+    if bud(containers, &other, &format!("{name}:two"), ARCHITECTURE)? == first {
+        return Err("two binaries make the same layers".to_owned());
+    }
     for tag in ["one", "two"] {
         let (from, to) = (format!("{name}:{tag}"), format!("docker://{name}:{tag}"));
         steps::output(containers.command("buildah", &["push", "--tls-verify=false", &from, &to]))?;

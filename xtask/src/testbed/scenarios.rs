@@ -52,7 +52,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Renders the chart out of the registry, and starts its pod.
-    fn pod(&self, release: &str, tag: &str, values: Json) -> Result<Pod<'a>> {
+    pub(super) fn pod(&self, release: &str, tag: &str, values: Json) -> Result<Pod<'a>> {
+        Pod::play(self.containers, self.tools, release, &self.render(release, tag, &values)?)
+    }
+
+    /// The chart out of the registry with these values, and the image with this tag.
+    pub(super) fn render(&self, release: &str, tag: &str, values: &Json) -> Result<String> {
         let file = self.tools.folder.join(format!("{release}-values.json"));
         std::fs::write(&file, values.to_string()).map_err(|error| format!("{}: {error}", file.display()))?;
         let image = format!("image.repository={}", self.image);
@@ -73,8 +78,7 @@ impl<'a> Stage<'a> {
             "--set",
             "pluginsVolume.existingClaim=plugins",
         ];
-        let rendered = crate::steps::output(self.helm.command(&render))?;
-        Pod::play(self.containers, self.tools, release, &rendered)
+        crate::steps::output(self.helm.command(&render))
     }
 
     fn watch(&self, release: &str, values: Json) -> Result<Watch<'a>> {
@@ -151,6 +155,12 @@ pub(super) fn as_rendered(stage: &Stage<'_>) -> Result<String> {
             return Err(format!("{format} of the pod's container is {got}, and should be {wanted}"));
         }
     }
+    // 250m, rounded up to a whole core by whoever starts the pod, and from there to the lanes.
+    let variables = pod.inspect("{{.Config.Env}}")?;
+    let lanes = pod.log()?.iter().find_map(|line| line["lanes"].as_u64());
+    if !variables.contains("WINDLASS_CPU_REQUEST=1") || lanes != Some(1) {
+        return Err(format!("a request of 250m should make 1 lane, and made {lanes:?}: {variables}"));
+    }
     stage.containers.podman(&["exec", &pod.name(), "windlass", "health"])?;
     let (answer, report) = pod.ask("/health", Duration::from_secs(2));
     if answer != Answer::Status(200) || !report.contains("\"heartbeat\"") {
@@ -164,7 +174,8 @@ pub(super) fn as_rendered(stage: &Stage<'_>) -> Result<String> {
     if code != 0 {
         Err(format!("after SIGTERM it ended with {code}"))
     } else {
-        Ok("the pod as rendered: limits, user, read-only root, no capability; exit 0 after SIGTERM".to_owned())
+        Ok("the pod as rendered: limits, user, read-only root, no capability, lanes by its CPU request; exit 0 after SIGTERM"
+            .to_owned())
     }
 }
 
@@ -177,10 +188,11 @@ pub(super) fn upgrade(stage: &Stage<'_>) -> Result<String> {
             "persistence": { "enabled": true, "existingClaim": "data" }
         })
     };
-    let mut lives = Vec::new();
+    let (mut lives, mut binaries) = (Vec::new(), Vec::new());
     for (number, tag) in ["one", "two", "one"].into_iter().enumerate() {
         let pod = stage.pod("upgraded", tag, values())?;
         pod.wait_until_ready(Duration::from_secs(30))?;
+        binaries.push(pod.binary()?);
         if number == 0 {
             second_host_is_refused(stage, values())?;
         }
@@ -202,8 +214,11 @@ pub(super) fn upgrade(stage: &Stage<'_>) -> Result<String> {
     if !all.is_sorted() || distinct.len() != all.len() {
         return Err(format!("runs of three hosts one after the other overlap: {lives:?}"));
     }
+    if !matches!(binaries.as_slice(), [one, two, back] if one == back && one != two) {
+        return Err(format!("it should be one binary, another, and the first again: {binaries:?}"));
+    }
     Ok(format!(
-        "upgrade and rollback of the image over the same data, {} runs of a one-second schedule: none twice",
+        "upgrade to an image with another binary and back, over the same data, {} runs of a one-second schedule: none twice",
         all.len()
     ))
 }
