@@ -3,23 +3,22 @@
 #   docker build -t windlass .
 #
 # The same sources give the same bytes: versions are pinned by Cargo.lock and by the arguments, paths and times are left out.
-# `--build-arg SOURCE_DATE_EPOCH=…` makes it exact. `--platform linux/arm64` builds for the other architecture, from either, without QEMU.
+# `--build-arg SOURCE_DATE_EPOCH=…` makes it exact. For another architecture, build on it or under QEMU; `cargo xtask release --target` needs
+# neither. Nothing here needs BuildKit, nor a platform in FROM, which `az acr build` does not understand.
 
 ARG RUST_VERSION=1.95.0
 # renovate: datasource=docker depName=docker.io/library/rust versioning=docker
 ARG BASE=docker.io/library/rust:1.95.0-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1
 
-FROM --platform=${BUILDPLATFORM} ${BASE} AS build
+FROM ${BASE} AS build
 ARG RUST_VERSION
-ARG TARGETARCH
 ENV RUSTUP_TOOLCHAIN=${RUST_VERSION} CARGO_TERM_COLOR=never
-# One way for both architectures: clang with the target's musl headers, and Rust's own linker.
+# One way for every architecture: clang with musl's headers, and Rust's own linker.
 # The archive of a Debian release keeps one version of a package, so that a pinned one would soon be gone.
 # hadolint ignore=DL3008
-RUN case "${TARGETARCH}" in amd64) cpu=x86_64 ;; arm64) cpu=aarch64 ;; *) echo "no build for '${TARGETARCH}'" >&2; exit 1 ;; esac \
-    && dpkg --add-architecture "${TARGETARCH}" \
+RUN cpu="$(uname -m)" \
     && apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates clang llvm "musl-dev:${TARGETARCH}" tzdata \
+    && apt-get install -y --no-install-recommends ca-certificates clang llvm musl-dev tzdata \
     && rustup target add "${cpu}-unknown-linux-musl" \
     && printf '%s\n' \
         '[build]' "target = '${cpu}-unknown-linux-musl'" \

@@ -10,6 +10,7 @@ mod compile;
 mod docs;
 mod faults;
 mod governor;
+mod guides;
 mod health;
 mod liveness;
 mod outcomes;

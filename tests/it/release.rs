@@ -185,3 +185,15 @@ fn the_dockerfiles_base_is_pinned_and_its_toolchain_is_the_projects() {
     assert!(rust.starts_with(&format!("{least}.")), "Rust {rust} in the Dockerfile, {least} in Cargo.toml");
     assert!(Path::new(&root()).join("rust-toolchain.toml").exists());
 }
+
+#[test]
+fn the_dockerfile_can_be_built_without_buildkit() {
+    // `az acr build` has none, and refuses `FROM --platform` when it looks for bases.
+    let dockerfile = read("Dockerfile");
+    for line in dockerfile.lines().filter(|line| !line.starts_with('#')) {
+        for word in ["FROM --", "RUN --", "COPY --link", "COPY --chmod", "<<", "TARGETARCH", "BUILDPLATFORM"] {
+            assert!(!line.contains(word), "{line}");
+        }
+    }
+    assert!(!dockerfile.starts_with("# syntax="));
+}

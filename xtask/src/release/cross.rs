@@ -1,5 +1,5 @@
 //! The host for another architecture than this machine's: clang with the target's musl headers for the little C that there is, and
-//! Rust's own linker. The Dockerfile does the same.
+//! Rust's own linker. The Dockerfile does the same for the machine that it is built on.
 
 use std::path::{Path, PathBuf};
 

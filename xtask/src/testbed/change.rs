@@ -31,7 +31,7 @@ pub(super) fn of_the_config_map(stage: &Stage<'_>) -> Result<String> {
     let first = fs::read_to_string(folder.join(FILE)).map_err(|error| format!("{}: {error}", folder.display()))?;
     // podman writes a plain file. The kubelet's is a link into a folder that a link names.
     swap(&folder, 1, &first)?;
-    let wanted = chart::configuration(&stage.render("changes", "one", &values("2s", true))?)?;
+    let wanted = chart::configuration(&stage.render("changes", "one", values("2s", true))?)?;
     swap(&folder, 2, &wanted)?;
     until(&pod, "the new plugin", |report| report["entries"].get("primes").is_some())?;
     swap(&folder, 3, "plugins: { heartbeat: { evry: 1s } }\n")?;

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::containers::Containers;
 use super::registry::Registry;
 use super::tools::Tools;
-use crate::steps::{self, command, root};
+use crate::steps::{self, command};
 use crate::{Result, build, chart};
 
 const SIZE_MOST_MIB: u64 = 60;
@@ -89,10 +89,7 @@ pub(crate) fn bud(containers: &Containers, files: &Path, tag: &str, architecture
 
 /// The image of plugins as the guide for AKS shows it, around one file.
 pub(super) fn plugins(tools: &Tools, containers: &Containers) -> Result<String> {
-    let guide = fs::read_to_string(root().join("docs/aks.md")).map_err(|error| format!("docs/aks.md: {error}"))?;
-    let block = guide.split("<!-- test: an image of plugins -->").nth(1).and_then(|rest| rest.split("```").nth(1));
-    let text =
-        block.and_then(|block| block.strip_prefix("dockerfile\n")).ok_or("docs/aks.md shows no image of plugins")?;
+    let text = crate::links::block("docs/aks.md", "an image of plugins")?;
     let folder = tools.folder.join("plugins-image");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     fs::write(folder.join("Dockerfile"), text).map_err(|error| error.to_string())?;

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use super::chart::RELEASE;
 use super::containers::{free_port, get};
 use super::tools::{Helm, Tools};
-use crate::steps::{self, command};
+use crate::steps::{self, command, root, target_folder};
 use crate::{Result, chart};
+
+const GUIDE: &str = "docs/from-dotnet-worker.md";
 
 /// The registry. Ended when it is dropped.
 pub(super) struct Registry {
@@ -100,12 +102,35 @@ pub(crate) fn package(helm: &Helm, folder: &Path) -> Result<PathBuf> {
     Ok(package)
 }
 
+/// The look before the installation, as the guide has it, with the values that the other guide begins with.
+fn as_the_guide_looks(helm: &Helm) -> Result<()> {
+    let guide = fs::read_to_string(root().join(GUIDE)).map_err(|error| format!("{GUIDE}: {error}"))?;
+    let shown = "install windlass charts/windlass --values values.yaml --dry-run=client --debug";
+    if !guide.contains(&format!("`helm {shown}`")) {
+        return Err(format!("{GUIDE} does not look before it installs: helm {shown}"));
+    }
+    let values = target_folder().join("testbed/values.yaml");
+    let text = crate::links::block("docs/aks.md", "the least values")?;
+    fs::write(&values, text).map_err(|error| format!("{}: {error}", values.display()))?;
+    let shown = shown.replace("values.yaml", &values.display().to_string());
+    let said = steps::output(helm.command(&shown.split(' ').collect::<Vec<_>>()))?;
+    for wanted in
+        ["source: file:heartbeat.wasm", "configMap: { name: plugins }", "port-forward deploy/windlass 8080:8080"]
+    {
+        if !said.contains(wanted) {
+            return Err(format!("what helm {shown} shows has no `{wanted}`:\n{said}"));
+        }
+    }
+    Ok(())
+}
+
 /// A dry installation with the notes that the user gets. Helm 3 asks a cluster even then, so that it only renders.
 fn install(helm: &Helm, registry: &Registry, version: &str) -> Result<()> {
     if helm.major == 3 {
         let template = ["template", RELEASE, &registry.chart(), "--version", version, "--plain-http"];
         return steps::output(helm.command(&template)).map(|_| ());
     }
+    as_the_guide_looks(helm)?;
     let plugins = "plugins={\"heartbeat\":{\"source\":\"file:heartbeat.wasm\",\"every\":\"5s\"}}";
     let chart = registry.chart();
     let install =

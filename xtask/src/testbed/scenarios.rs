@@ -1,6 +1,7 @@
 //! The image in the chart's pod, under the chart's probes: what a kubelet would see and do.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -52,12 +53,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Renders the chart out of the registry, and starts its pod.
-    pub(super) fn pod(&self, release: &str, tag: &str, values: Json) -> Result<Pod<'a>> {
-        Pod::play(self.containers, self.tools, release, &self.render(release, tag, &values)?)
+    pub(super) fn pod(&self, release: &str, tag: &str, values: impl Display) -> Result<Pod<'a>> {
+        Pod::play(self.containers, self.tools, release, &self.render(release, tag, values)?)
     }
 
-    /// The chart out of the registry with these values, and the image with this tag.
-    pub(super) fn render(&self, release: &str, tag: &str, values: &Json) -> Result<String> {
+    /// The chart out of the registry with these values, which are YAML or JSON, and the image with this tag.
+    pub(super) fn render(&self, release: &str, tag: &str, values: impl Display) -> Result<String> {
         let file = self.tools.folder.join(format!("{release}-values.json"));
         std::fs::write(&file, values.to_string()).map_err(|error| format!("{}: {error}", file.display()))?;
         let image = format!("image.repository={}", self.image);
@@ -81,7 +82,7 @@ impl<'a> Stage<'a> {
         crate::steps::output(self.helm.command(&render))
     }
 
-    fn watch(&self, release: &str, values: Json) -> Result<Watch<'a>> {
+    fn watch(&self, release: &str, values: impl Display) -> Result<Watch<'a>> {
         let pod = self.pod(release, "one", values)?;
         let mut kubelet = Kubelet::new(&pod.container)?;
         kubelet.started(Duration::ZERO);
@@ -273,23 +274,32 @@ pub(super) fn spinning(stage: &Stage<'_>, seconds: u64) -> Result<String> {
     ))
 }
 
-/// `escalate: OnUnhealthy` and a job that always fails, under the values of a classic worker's probe: six failures, a restart, and no loop.
+/// `escalate: OnUnhealthy` and a job that always fails, under the values of a classic worker's probe as the guide has them: six failures, a
+/// restart, and no loop; and `describe` shows what the guide says.
 pub(super) fn escalating(stage: &Stage<'_>) -> Result<String> {
-    let values = json!({
-        "plugins": { "crashes": {
-            "source": "file:actor.wasm", "every": "1s", "backoffLimit": 0,
-            "config": { "act": "panics" }, "health": { "escalate": "OnUnhealthy", "failureThreshold": 2 },
-        } },
-        "livenessProbe": { "failureThreshold": 6, "periodSeconds": 5, "timeoutSeconds": 15, "initialDelaySeconds": 30 },
-        "config": { "drainSeconds": 2 },
-    });
+    const GUIDE: &str = "docs/from-dotnet-worker.md";
+    let shown = crate::links::block(GUIDE, "a crashing worker")?;
+    let crashes = r#""file:crashes.wasm""#;
+    let values = shown.replace(crashes, r#""file:actor.wasm", config: { act: panics }"#);
+    if values == shown {
+        return Err(format!("{GUIDE}: the crashing worker is not {crashes}"));
+    }
+    let values = values + "config: { drainSeconds: 2 }\n";
     let mut watch = stage.watch("crashes", values)?;
     watch.until(Duration::from_secs(120), |kubelet, _| kubelet.restarts == 1)?;
     let again = watch.began.elapsed();
     // Long enough for another six failures, if it were a loop.
     watch.until(Duration::from_secs(120), |_, now| now > again + Duration::from_secs(65))?;
     let kubelet = &watch.kubelet;
-    eprintln!("{}", describe(&kubelet.events));
+    let described = describe(&kubelet.events);
+    eprintln!("{described}");
+    for line in crate::links::block(GUIDE, "what describe shows")?.lines().filter(|line| !line.trim().is_empty()) {
+        let (reason, message) = line.trim().split_once(' ').ok_or("a line of describe is one word")?;
+        let is_there = |said: &str| said.trim_start().starts_with(reason) && said.ends_with(message.trim());
+        if !described.lines().any(is_there) {
+            return Err(format!("{GUIDE} shows `{line}`, and describe does not:\n{described}"));
+        }
+    }
     let failures = kubelet.count("Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 503");
     if kubelet.restarts != 1 || failures != 6 || kubelet.count("Killing", "failed liveness probe") != 1 {
         return Err(format!("{failures} failures and {} restarts:\n{}", kubelet.restarts, describe(&kubelet.events)));
