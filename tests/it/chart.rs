@@ -171,3 +171,25 @@ fn the_request_of_the_chart_is_the_one_that_the_host_reads() {
     assert_eq!((lanes(Some("1")), lanes(Some("250m"))), (1, 1));
     assert_eq!((lanes(Some("2")), lanes(Some("1500m"))), (2, 2));
 }
+
+#[test]
+fn what_the_chart_renders_is_taken_by_the_host() {
+    let mut count = 0;
+    for entry in fs::read_dir(root().join("tests/chart/snapshots")).unwrap().flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        let block = text.split("\n  windlass.yaml: |\n").nth(1).unwrap();
+        let lines = block.lines().take_while(|line| line.starts_with("    ")).map(|line| &line[4..]);
+        let scene = Scene::new();
+        scene.configure(&lines.collect::<Vec<_>>().join("\n"));
+        let output = scene.windlass(&["check"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("limits.lanes"), "{}: {said}", entry.path().display());
+        // Neither plugins nor keys are on this machine; nothing else may be wrong.
+        let wrong = said
+            .lines()
+            .find(|line| line.contains("problem:") && !line.contains("cannot be read") && !line.contains("is missing"));
+        assert_eq!(wrong, None, "{}", entry.path().display());
+        count += 1;
+    }
+    assert!(count >= 7, "{count} snapshots");
+}
