@@ -18,7 +18,8 @@ use crate::escalations::Escalations;
 use crate::guest::{self, Engine, EngineOptions, Ledger, Metering, Toolbox};
 use crate::health::Board;
 use crate::lanes::governor::{self, Governor, LanePlan};
-use crate::lanes::{self, Lanes, cgroup, priority};
+use crate::lanes::priority::Niceness;
+use crate::lanes::{self, Lanes, cgroup};
 use crate::registry::Registry;
 use crate::source::{Loader, LoaderOptions, Watcher};
 
@@ -132,6 +133,8 @@ pub struct Setup {
     pub inbox: Arc<Inbox>,
     /// Feeds the jitter of retries.
     pub seed: u64,
+    /// How nice threads are.
+    pub niceness: Niceness,
 }
 
 impl Host {
@@ -140,9 +143,19 @@ impl Host {
     /// # Errors
     /// If the engine, a thread or a niceness cannot be had. Never for a plugin.
     pub fn start(setup: Setup) -> Result<Host> {
-        let Setup { drain, data_dir, mut watcher, resources, governed_by, compile: means, board, inbox, seed } = setup;
+        let Setup {
+            drain,
+            data_dir,
+            mut watcher,
+            resources,
+            governed_by,
+            compile: means,
+            board,
+            inbox,
+            seed,
+            niceness,
+        } = setup;
         raise_descriptor_limit();
-        let process_niceness = priority::niceness()?;
         let clock = Clock::start();
         let mut supervisor = Supervisor::new(seed, drain, clock.now());
         let escalations = data_dir.as_deref().map(Escalations::open).transpose()?;
@@ -161,14 +174,14 @@ impl Host {
         let toolbox = Toolbox::new(engine).context("linking what guests may import")?;
         let memories = guest::memory_slots(resources.max_concurrent_runs);
         let ledger = Ledger::new(resources.memory_bytes, resources.max_concurrent_runs, memories);
-        let runtime = lanes::guest_runtime(process_niceness)?;
+        let runtime = lanes::guest_runtime(niceness)?;
         let pacer = governor::Pacer::new();
         let lanes = Lanes::start(
             &lanes::Options {
                 lanes: resources.plan.most(),
                 runtime: runtime.handle().clone(),
                 pacer: pacer.clone(),
-                process_niceness,
+                niceness,
             },
             board.clone(),
         )?;
@@ -182,7 +195,7 @@ impl Host {
                 lanes: lanes.count(),
                 pacer,
                 gauges: board.gauges().clone(),
-                process_niceness,
+                niceness,
             })?,
         };
         let parts = Parts {
@@ -198,7 +211,7 @@ impl Host {
                 move |plugin| handle.load(plugin)
             }),
             escalations,
-            process_niceness,
+            niceness,
         };
         let driver = driver::spawn(parts)?;
         let threads = resources.lanes.min(2);
@@ -210,9 +223,9 @@ impl Host {
             settings,
             at_once: threads,
             governor: governor.clone(),
-            process_niceness,
+            niceness,
         });
-        let registry = Registry::start(data_dir.as_deref(), process_niceness)?;
+        let registry = Registry::start(data_dir.as_deref(), niceness)?;
         let loader = Loader::start(LoaderOptions {
             threads,
             toolbox,
@@ -220,10 +233,10 @@ impl Host {
             registry,
             clock,
             memory_limit_bytes: resources.memory_bytes,
-            process_niceness,
+            niceness,
             inbox: inbox.clone(),
         })?;
-        watcher.start(loader, inbox, process_niceness)?;
+        watcher.start(loader, inbox, niceness)?;
         board.started_up();
         Ok(Host { driver, _governor: governor, runtime })
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use windlass_tests::cgroup::CpuGroup;
-use windlass_tests::{Host, PATIENCE, Scene, binary};
+use windlass_tests::{Group, Host, Launch, PATIENCE, Scene, binary};
 
 const SPINNERS: &str = "plugins:\n  a: { source: file:spins.wasm, continuous: true }\n  b: { source: file:spins.wasm, continuous: true }\n  c: { source: file:spins.wasm, continuous: true }\n";
 
@@ -38,6 +38,19 @@ fn cores(host: &Host) -> BTreeSet<String> {
         .collect()
 }
 
+/// The niceness of the host's threads of this name.
+fn niceness(host: &Host, name: &str) -> BTreeSet<i32> {
+    let threads = fs::read_dir(format!("/proc/{}/task", host.pid())).unwrap();
+    threads
+        .filter_map(|thread| {
+            let stat = fs::read_to_string(thread.unwrap().path().join("stat")).ok()?;
+            let (head, tail) = stat.rsplit_once(") ")?;
+            // The 19th field, of which the third is the first behind the name.
+            head.ends_with(&format!("({name}")).then(|| tail.split(' ').nth(16)?.parse().ok())?
+        })
+        .collect()
+}
+
 /// A folder that looks like version 2 of the control groups, with this limit.
 fn fixture(scene: &Scene, cpu_max: &str) -> [String; 2] {
     fs::write(scene.path().join("cpu.max"), cpu_max).unwrap();
@@ -51,6 +64,22 @@ fn run_in(scene: Scene, yaml: &str, more: &[String]) -> Host {
     let mut arguments = vec!["run".to_owned(), "--config".to_owned(), config];
     arguments.extend_from_slice(more);
     Host::start(scene, &arguments)
+}
+
+#[test]
+fn guests_stand_back_as_far_as_they_can_where_nobody_else_is_in_the_control_group() {
+    let Some(group) = Group::new("cpu") else { return };
+    let alone = Launch { groups: &[&group], ..Launch::default() };
+    for (launch, behind) in [(&alone, 19), (&Launch::default(), 10)] {
+        let host = Scene::new().guest("spins").launch(SPINNERS, launch);
+        let own = niceness(&host, "health");
+        let all: Vec<i32> = own.iter().copied().collect();
+        let [of_health] = all[..] else { panic!("{own:?}") };
+        assert_eq!(niceness(&host, "scheduler"), own);
+        for name in ["lane-0", "guest-io", "reaper", "loader-0"] {
+            assert_eq!(niceness(&host, name), [(of_health + behind).min(19)].into(), "{name}");
+        }
+    }
 }
 
 #[test]

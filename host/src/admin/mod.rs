@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 
 use crate::driver::Inbox;
 use crate::health::Board;
-use crate::lanes::priority::{self, Role};
+use crate::lanes::priority::{Niceness, Role};
 
 /// What the admin port works with.
 pub struct Options {
@@ -26,8 +26,8 @@ pub struct Options {
     pub inbox: Arc<Inbox>,
     /// `admin.tokenFile`: read at each request, so that a new token needs no restart.
     pub token_file: Option<PathBuf>,
-    /// The niceness the process was started with.
-    pub process_niceness: i32,
+    /// How nice threads are.
+    pub niceness: Niceness,
 }
 
 /// A listener that is bound and not served yet.
@@ -49,7 +49,7 @@ pub fn bind(address: SocketAddr) -> io::Result<Bound> {
 /// If the thread or its runtime cannot be had.
 pub fn spawn(bound: Bound, options: Options) -> Result<()> {
     let address = bound.0.local_addr().context("asking for the admin port's address")?;
-    priority::verify(Role::Host, options.process_niceness).context("starting the admin thread")?;
+    options.niceness.verify(Role::Host).context("starting the admin thread")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -11,7 +11,7 @@ use crate::compile::{CACHE_BYTES, Cache, Compiler, Means, Options, Room};
 use crate::guest::CodeMaker;
 use crate::lanes::cgroup;
 use crate::lanes::governor::Governor;
-use crate::lanes::priority::{self, Role};
+use crate::lanes::priority::{Niceness, Role};
 
 /// What to compile, and for whom.
 #[derive(Debug, clap::Args)]
@@ -31,9 +31,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let report = move |problem| *told.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     let cache =
         Cache::open(&args.data_dir, CACHE_BYTES, Box::new(report)).map_err(|why| Failure::Usage(anyhow!(why)))?;
-    let niceness = priority::niceness().map_err(Failure::Failed)?;
+    let niceness = Niceness::among_others().map_err(Failure::Failed)?;
     // Children inherit this, as those of the host's loaders do.
-    priority::take(Role::Guest, niceness).map_err(Failure::Failed)?;
+    niceness.take(Role::Guest).map_err(Failure::Failed)?;
     let compiler = Compiler::new(Options {
         means: Means::default(),
         settings: CodeMaker::new().map_err(Failure::Failed)?.settings(),
@@ -41,7 +41,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         cache: Some(cache),
         room: Room::new(cgroup::Roots::default(), None, None),
         governor: Governor::new(),
-        process_niceness: niceness,
+        niceness,
     });
     for file in &args.files {
         let (artifact, anatomy) = crate::source::load(file).map_err(|why| Failure::Usage(anyhow!(why)))?;

@@ -19,7 +19,8 @@ use crate::guest::{
     self, Engine, EngineOptions, Executable, Grants, Invocation, Ledger, Line, LineSource, Listener, Metering, Probe,
     Progress, Toolbox, memory_slots,
 };
-use crate::lanes::{self, End, Lanes, Meter, Unobserved, Watcher, priority};
+use crate::lanes::priority::Niceness;
+use crate::lanes::{self, End, Lanes, Meter, Unobserved, Watcher};
 
 /// Runs at once: one, and a little room for what it is made of.
 const SLOTS: u32 = 8;
@@ -126,7 +127,7 @@ impl Job {
 
     fn execute(self) -> anyhow::Result<Ended> {
         let Job { path, artifact, kind, invocation, deadline, grants } = self;
-        let nice = priority::niceness()?;
+        let nice = Niceness::among_others()?;
         let engine = Engine::new(EngineOptions { max_concurrent_runs: SLOTS, metering: Metering::Fuel })?;
         let toolbox = Toolbox::new(engine)?;
         let prepared = toolbox.prepare(kind, &artifact.bytes).map_err(|why| anyhow!("{}: {why}", path.display()))?;
@@ -137,7 +138,7 @@ impl Job {
             .map_err(|_| anyhow!("{}: it has more linear memories than a pool for one run", path.display()))?;
         let runtime = lanes::guest_runtime(nice)?;
         let pacer = lanes::governor::Pacer::new();
-        let options = lanes::Options { lanes: 1, runtime: runtime.handle().clone(), pacer, process_niceness: nice };
+        let options = lanes::Options { lanes: 1, runtime: runtime.handle().clone(), pacer, niceness: nice };
         let lanes = Lanes::start(&options, Arc::new(Unobserved))?;
         let probe = Probe::new(Arc::new(Terminal::default()), grants.fuel, grants.log_bytes);
         let (tell, told) = mpsc::channel();

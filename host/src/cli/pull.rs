@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 
 use super::{Failure, print};
-use crate::lanes::priority;
+use crate::lanes::priority::Niceness;
 use crate::registry::{Fault, Fetched, Reference, Registry};
 use crate::verify::Keys;
 
@@ -42,7 +42,7 @@ pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
 /// Fetches by the network alone.
 pub(super) fn fetch(reference: &Reference, keys: &Keys) -> Result<Fetched, Failure> {
     let registry =
-        priority::niceness().and_then(|niceness| Registry::start(None, niceness)).map_err(Failure::Failed)?;
+        Niceness::among_others().and_then(|niceness| Registry::start(None, niceness)).map_err(Failure::Failed)?;
     registry.load(reference, keys).map_err(|fault: Fault| Failure::Failed(anyhow!(fault)))
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 
 use super::{Failure, print};
 use crate::core::time::Timestamp;
-use crate::lanes::priority;
+use crate::lanes::priority::Niceness;
 use crate::registry::{Reference, Registry, Wanted};
 
 /// What to push, and where to.
@@ -29,7 +29,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let (artifact, anatomy) = crate::source::load(&args.file).map_err(usage)?;
     let created = written(&args.file).map_err(Failure::Usage)?;
     let registry =
-        priority::niceness().and_then(|niceness| Registry::start(None, niceness)).map_err(Failure::Failed)?;
+        Niceness::among_others().and_then(|niceness| Registry::start(None, niceness)).map_err(Failure::Failed)?;
     let digest =
         registry.push(&reference, artifact, &anatomy, &created).map_err(|fault| Failure::Failed(anyhow!(fault)))?;
     print(format_args!("{}\n", reference.at(digest)));

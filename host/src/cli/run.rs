@@ -12,7 +12,7 @@ use crate::core::config::{Admin, Config};
 use crate::driver::{Inbox, Message};
 use crate::health::{self, Board, Signals};
 use crate::host::{self, DataLock, Host, Resources, Setup};
-use crate::lanes::priority;
+use crate::lanes::priority::Niceness;
 use crate::source::{Origin, Settings, Watcher};
 use crate::telemetry::{self, Format};
 
@@ -93,6 +93,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let board = Board::new(resources.plan.most(), host::empty_snapshot());
     let inbox = Inbox::new();
     let told = inbox.clone();
+    let niceness = Niceness::by_surroundings(&args.groups.roots()).map_err(Failure::Failed)?;
     let options = health::Options {
         board: board.clone(),
         stuck: config.health.stuck,
@@ -100,15 +101,14 @@ pub fn run(args: Args) -> Result<(), Failure> {
         ready_timeout: config.ready_timeout,
         drain: config.drain,
         termination_log: args.termination_log,
-        process_niceness: priority::niceness().map_err(Failure::Failed)?,
+        niceness,
         on_shutdown: Box::new(move || told.send(Message::Shutdown)),
         on_hangup: Box::new(move || watch.reload()),
     };
-    let process_niceness = options.process_niceness;
     health::spawn(bound, signals, options).map_err(Failure::Failed)?;
     if let Some(port) = admin_port {
         let (board, inbox) = (board.clone(), inbox.clone());
-        let options = admin::Options { board, inbox, token_file: config.admin.token_file, process_niceness };
+        let options = admin::Options { board, inbox, token_file: config.admin.token_file, niceness };
         admin::spawn(port, options).map_err(Failure::Failed)?;
     }
     let governed_by = (!args.no_governor).then(|| args.groups.roots());
@@ -122,6 +122,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         board: board.clone(),
         inbox,
         seed: seed(),
+        niceness,
     };
     let ended = serve(setup);
     if let Err(error) = &ended {

@@ -72,7 +72,7 @@ fn bound(args: &Args) -> Result<()> {
         "the host is gone: `compile-child` is for windlass itself"
     );
     close_inherited();
-    priority::niceness().and_then(|niceness| {
+    priority::of_this_thread().and_then(|niceness| {
         ensure!(niceness == args.niceness, "niceness {niceness} where {} was set", args.niceness);
         Ok(())
     })?;

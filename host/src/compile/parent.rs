@@ -16,7 +16,7 @@ use super::watch::{self, Answer, Heard};
 use super::{Compiled, Refused};
 use crate::artifact::{Artifact, Kind};
 use crate::lanes::governor::{Adopted, Governor};
-use crate::lanes::priority;
+use crate::lanes::priority::{Niceness, Role};
 use crate::text::shown;
 
 /// The most code that is taken for one artifact. Python's interpreter, the largest that was seen, gives 50 MiB.
@@ -76,8 +76,8 @@ pub struct Options {
     pub room: Room,
     /// Who paces them.
     pub governor: Arc<Governor>,
-    /// The niceness that the host was started with.
-    pub process_niceness: i32,
+    /// How nice threads are.
+    pub niceness: Niceness,
 }
 
 /// Compiles artifacts, each in a child of its own, on the threads that ask; a bounded number at once.
@@ -219,7 +219,7 @@ impl Compiler {
 
     fn command(&self, memory_bytes: u64) -> Command {
         let mut command = Command::new(&self.options.means.program);
-        let niceness = priority::expected(priority::Role::Guest, self.options.process_niceness);
+        let niceness = self.options.niceness.of(Role::Guest);
         command
             .arg0("windlass")
             .arg("compile-child")

@@ -23,7 +23,7 @@ use crate::core::time::{Mono, Now, Timestamp};
 use crate::escalations::Escalations;
 use crate::guest::{self, Invocation, Lack, Ledger, Probe, Reservation, Toolbox};
 use crate::health::Board;
-use crate::lanes::priority::{self, Role};
+use crate::lanes::priority::{Niceness, Role};
 use crate::lanes::{Lanes, TaskHandle};
 use crate::telemetry;
 use crate::wedge::{self, Point};
@@ -90,8 +90,8 @@ pub struct Parts {
     pub on_reload: OnReload,
     /// Where escalations are remembered; none where there is no `dataDir`.
     pub escalations: Option<Escalations>,
-    /// The niceness the process was started with, which the scheduler's thread must have.
-    pub process_niceness: i32,
+    /// How nice threads are, which the scheduler's thread must have.
+    pub niceness: Niceness,
 }
 
 struct Running {
@@ -125,9 +125,8 @@ struct Driver {
 /// # Errors
 /// If the thread has not the niceness of its role. Never for what a plugin does.
 pub fn run(parts: Parts) -> Result<()> {
-    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, on_reload, escalations, process_niceness } =
-        parts;
-    priority::verify(Role::Host, process_niceness)?;
+    let Parts { supervisor, lanes, toolbox, ledger, board, inbox, clock, on_reload, escalations, niceness } = parts;
+    niceness.verify(Role::Host)?;
     let mut driver = Driver {
         supervisor,
         lanes,

@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::lanes::priority::{self, Role};
+use crate::lanes::priority::{Niceness, Role};
 pub use beat::Beat;
 pub use board::{Board, Histogram};
 pub use server::{Bound, bind};
@@ -50,8 +50,8 @@ pub struct Options {
     pub drain: Duration,
     /// Where the reason is written when liveness turns red, if the file is there.
     pub termination_log: PathBuf,
-    /// The niceness the process was started with, which the health thread must have.
-    pub process_niceness: i32,
+    /// How nice threads are, which the health thread must have.
+    pub niceness: Niceness,
     /// Called once when SIGTERM or SIGINT comes. Must not block.
     pub on_shutdown: Box<dyn Fn() + Send>,
     /// Called at each SIGHUP. Must not block.
@@ -65,7 +65,7 @@ pub struct Options {
 pub fn spawn(bound: Bound, signals: Signals, options: Options) -> Result<()> {
     let address = bound.address().context("asking for the health port's address")?;
     // A thread inherits the niceness of the one that spawns it.
-    priority::verify(Role::Host, options.process_niceness).context("starting the health thread")?;
+    options.niceness.verify(Role::Host).context("starting the health thread")?;
     std::thread::Builder::new()
         .name("health".to_owned())
         .spawn(move || {

@@ -64,7 +64,7 @@ fn serve(plugins: Vec<Arc<PluginView>>, names_only: bool) -> (Arc<Board>, Socket
         ready_timeout: Duration::from_secs(60),
         drain: Duration::from_secs(1),
         termination_log: PathBuf::from("/nonexistent"),
-        process_niceness: crate::lanes::priority::niceness().unwrap(),
+        niceness: crate::lanes::priority::Niceness::among_others().unwrap(),
         on_shutdown: Box::new(|| {}),
         on_hangup: Box::new(|| {}),
     };

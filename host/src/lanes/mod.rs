@@ -24,7 +24,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use governor::Pacer;
-use priority::Role;
+use priority::{Niceness, Role};
 use queue::GroupKey;
 pub use runtime::guest_runtime;
 use shared::Shared;
@@ -66,8 +66,8 @@ pub struct Options {
     pub runtime: tokio::runtime::Handle,
     /// Holds them back where there is a CPU limit.
     pub pacer: Arc<Pacer>,
-    /// The niceness the process was started with.
-    pub process_niceness: i32,
+    /// How nice threads are.
+    pub niceness: Niceness,
 }
 
 /// The lanes' threads and the reaper. Dropping it stops them: tasks that are left are neither polled nor told of any more.
@@ -84,7 +84,7 @@ impl Lanes {
     /// If a thread cannot be spawned or does not get its niceness.
     pub fn start(options: &Options, observer: Arc<dyn LaneObserver>) -> Result<Lanes> {
         let mut lanes = Lanes { shared: Shared::new(), threads: Vec::new(), reaper: None };
-        let nice = options.process_niceness;
+        let nice = options.niceness;
         for lane in 0..options.lanes.max(1) {
             let (shared, observer, runtime) = (lanes.shared.clone(), observer.clone(), options.runtime.clone());
             let pacer = options.pacer.clone();
@@ -188,18 +188,13 @@ impl Drop for GroupInner {
 }
 
 /// Spawns a thread, and waits until it has the niceness of its role.
-fn spawn(
-    name: String,
-    role: Role,
-    process_niceness: i32,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>> {
+fn spawn(name: String, role: Role, niceness: Niceness, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let (tell, told) = std::sync::mpsc::sync_channel(1);
     let what = format!("starting the thread {name}");
     let thread = std::thread::Builder::new()
         .name(name)
         .spawn(move || {
-            let ready = priority::take(role, process_niceness);
+            let ready = niceness.take(role);
             let go = ready.is_ok();
             // The other side waits for exactly this.
             let _ = tell.send(ready);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Runtime};
 
-use super::priority::{self, Role};
+use super::priority::{Niceness, Role};
 use crate::wedge::{self, Point};
 
 /// How many host calls may block a thread at once; more wait.
@@ -15,14 +15,14 @@ const BLOCKING_THREADS: usize = 16;
 ///
 /// # Errors
 /// If its threads cannot be spawned.
-pub fn guest_runtime(process_niceness: i32) -> Result<Runtime> {
+pub fn guest_runtime(niceness: Niceness) -> Result<Runtime> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(Duration::from_secs(10))
         .thread_name("guest-io")
         .on_thread_start(move || {
-            if let Err(error) = priority::take(Role::Guest, process_niceness) {
+            if let Err(error) = niceness.take(Role::Guest) {
                 // Said loudly, and gone on with: the lanes refuse to start on the same error.
                 tracing::error!(error = format!("{error:#}"), "a guests' thread has not the niceness of its role");
             }

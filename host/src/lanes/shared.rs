@@ -86,7 +86,7 @@ impl Shared {
         runnable.queue.charge(turn, cpu_ns);
         if let Some(task) = again {
             // As in `push`: the group outlives its tasks.
-            let _ = runnable.queue.push(task.group, task);
+            let _ = runnable.queue.put_back(task.group, task);
             if runnable.idle_lanes > 0 {
                 self.work_there.notify_one();
             }

@@ -25,7 +25,7 @@ pub use troubles::Troubles;
 
 use crate::artifact::{Anatomy, Artifact};
 use crate::core::name::Digest;
-use crate::lanes::priority::{self, Role};
+use crate::lanes::priority::{Niceness, Role};
 use crate::verify::Keys;
 use client::Client;
 use credentials::Places;
@@ -73,14 +73,14 @@ impl Registry {
     ///
     /// # Errors
     /// If the runtime's thread cannot be spawned, or the folder not be written.
-    pub fn start(data_dir: Option<&Path>, process_niceness: i32) -> Result<Registry> {
+    pub fn start(data_dir: Option<&Path>, niceness: Niceness) -> Result<Registry> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             // Looking up names blocks.
             .max_blocking_threads(4)
             .thread_name("registry")
             .on_thread_start(move || {
-                if let Err(error) = priority::take(Role::Guest, process_niceness) {
+                if let Err(error) = niceness.take(Role::Guest) {
                     tracing::error!(
                         error = format!("{error:#}"),
                         "the registry's thread has not the niceness of its role"

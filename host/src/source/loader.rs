@@ -18,7 +18,7 @@ use crate::core::health::Stage;
 use crate::core::name::{Digest, PluginId, PluginName};
 use crate::driver::{Clock, Inbox, Message};
 use crate::guest::{Prepared, Toolbox};
-use crate::lanes::priority::{self, Role};
+use crate::lanes::priority::{Niceness, Role};
 use crate::registry::Registry;
 use crate::verify::Keys;
 use crate::wedge::{self, Point};
@@ -79,8 +79,8 @@ pub struct LoaderOptions {
     pub clock: Clock,
     /// What all guests may hold together: one that needs more from its start can never run.
     pub memory_limit_bytes: u64,
-    /// The niceness the process was started with.
-    pub process_niceness: i32,
+    /// How nice threads are.
+    pub niceness: Niceness,
     /// Who is told.
     pub inbox: Arc<Inbox>,
 }
@@ -156,7 +156,7 @@ impl Loader {
     /// # Errors
     /// If a thread cannot be spawned.
     pub fn start(options: LoaderOptions) -> Result<Loader> {
-        let LoaderOptions { threads, toolbox, compiler, registry, clock, memory_limit_bytes, process_niceness, inbox } =
+        let LoaderOptions { threads, toolbox, compiler, registry, clock, memory_limit_bytes, niceness, inbox } =
             options;
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
@@ -176,7 +176,7 @@ impl Loader {
                 .name(name)
                 .spawn(move || {
                     // Compile children are started from here, and inherit this.
-                    if let Err(error) = priority::take(Role::Guest, process_niceness) {
+                    if let Err(error) = niceness.take(Role::Guest) {
                         tracing::warn!(error = format!("{error:#}"), "compiling at normal priority");
                     }
                     shared.work(what);

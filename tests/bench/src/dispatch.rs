@@ -17,7 +17,7 @@ use windlass::core::name::PluginId;
 use windlass::driver::{Inbox, Message};
 use windlass::health::Board;
 use windlass::host::{self, Host, Resources, Setup};
-use windlass::lanes::{cgroup, clock};
+use windlass::lanes::{cgroup, clock, priority};
 use windlass::source::{Origin, Settings, Watcher};
 use windlass_tests::{Scene, guest};
 
@@ -167,6 +167,7 @@ impl Windlass {
             board: board.clone(),
             inbox: inbox.clone(),
             seed: 7,
+            niceness: priority::Niceness::among_others().unwrap(),
         };
         let host = Host::start(setup).unwrap();
         while !board.snapshot().all_loaded() {

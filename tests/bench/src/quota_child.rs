@@ -57,11 +57,10 @@ pub(crate) fn inside(arguments: &[String]) {
     let [_, way, warm_up_ms, length_ms] = arguments else { return };
     let millis = |text: &str| Duration::from_millis(text.parse().unwrap_or(0));
     let (warm_up, length) = (millis(warm_up_ms), millis(length_ms));
-    let nice = priority::niceness().unwrap();
+    let nice = priority::Niceness::among_others().unwrap();
     let runtime = lanes::guest_runtime(nice).unwrap();
     let pacer = Pacer::new();
-    let options =
-        lanes::Options { lanes: 1, runtime: runtime.handle().clone(), pacer: pacer.clone(), process_niceness: nice };
+    let options = lanes::Options { lanes: 1, runtime: runtime.handle().clone(), pacer: pacer.clone(), niceness: nice };
     let lanes = Lanes::start(&options, Arc::new(Unobserved)).unwrap();
     let governor = Governor::start(governor::Options {
         roots: cgroup::Roots::default(),
@@ -69,7 +68,7 @@ pub(crate) fn inside(arguments: &[String]) {
         lanes: lanes.count(),
         pacer,
         gauges: Arc::new(Gauges::default()),
-        process_niceness: nice,
+        niceness: nice,
     })
     .unwrap();
     let group = lanes.group(100);

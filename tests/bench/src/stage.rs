@@ -51,14 +51,14 @@ pub(crate) struct Gone {
 impl Stage {
     /// So many lanes, for so many runs at once.
     pub(crate) fn new(lanes: usize, runs: u32, observer: Arc<dyn LaneObserver>) -> Stage {
-        let nice = priority::niceness().unwrap();
+        let nice = priority::Niceness::among_others().unwrap();
         let engine = Engine::new(EngineOptions { max_concurrent_runs: runs, metering: Metering::Fuel }).unwrap();
         let runtime = lanes::guest_runtime(nice).unwrap();
         let options = lanes::Options {
             lanes,
             runtime: runtime.handle().clone(),
             pacer: lanes::governor::Pacer::new(),
-            process_niceness: nice,
+            niceness: nice,
         };
         Stage {
             lanes: Lanes::start(&options, observer).unwrap(),

@@ -25,7 +25,8 @@ pub(crate) fn run(short: bool) -> Report {
         yaml += &format!("  z{number}: {{ source: file:z{number}.wasm, suspend: true }}\n");
     }
     let began = Instant::now();
-    let mut host = scene.run(&yaml);
+    let group = health::own_group();
+    let mut host = health::launch(scene, &yaml, group.as_ref());
     let mut probed = Probed::default();
     loop {
         probed.add(probe(host.address(), PROBES));

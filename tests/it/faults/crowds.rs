@@ -22,7 +22,7 @@ rows! {
         how: By(ten_thousand_due_at_once),
     };
     queued_behind_a_thousand: Row {
-        fault: "a deadline is reached while queued behind 1,000 others that spin (the punctual ones have ten times the weight)",
+        fault: "a deadline is reached while queued behind 1,000 others that spin (the punctual ones have a hundred times the weight)",
         outcome: Some("DeadlineExceeded(Starved)"),
         status: "Healthy",
         reason: Some("starved past their deadline"),
@@ -105,7 +105,7 @@ fn queued_behind_a_thousand(row: &Row) {
     for name in BYSTANDERS {
         yaml += &format!(
             "  {name}: {{ source: file:succeeds.wasm, every: 200ms, concurrencyPolicy: Allow, maxConcurrent: 10, \
-             limits: {{ weight: 1000 }} }}\n"
+             limits: {{ weight: 10000 }} }}\n"
         );
     }
     yaml += "  zzz: { source: file:spins.wasm, every: 1h, activeDeadlineSeconds: 3, backoffLimit: 3 }\n";

@@ -77,6 +77,34 @@ pub fn machine_memory_left() -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Whether the group in which the process competes for the CPU holds nobody else: then niceness is between its own threads. Whoever
+/// started it may be there too, such as a container's init or a shell, since they wait.
+pub fn is_own(roots: &Roots) -> bool {
+    holds_only(roots, &self_and_ancestors())
+}
+
+fn holds_only(roots: &Roots, ours: &[u32]) -> bool {
+    let membership = fs::read_to_string(&roots.membership).unwrap_or_default();
+    let is_held = |folder: Option<PathBuf>, weight: &str| {
+        // The root of version 2 and a group without the controller have no weight: there the CPU is shared further up.
+        let folder = folder.filter(|folder| folder.join(weight).exists())?;
+        let members = fs::read_to_string(folder.join("cgroup.procs")).ok()?;
+        Some(!members.trim().is_empty() && members.lines().all(|pid| pid.parse().is_ok_and(|pid| ours.contains(&pid))))
+    };
+    let v2 = || is_held(v2_folders(roots, &membership).into_iter().next(), "cpu.weight");
+    let v1 = || is_held(v1_folders(roots, &membership, "cpu").into_iter().next(), "cpu.shares");
+    v2().or_else(v1).unwrap_or(false)
+}
+
+fn self_and_ancestors() -> Vec<u32> {
+    let parent = |pid: &u32| -> Option<u32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name may hold anything; state and parent come after its last bracket.
+        stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok().filter(|parent| *parent != 0)
+    };
+    std::iter::successors(Some(std::process::id()), parent).collect()
+}
+
 fn v2_folders(roots: &Roots, membership: &str) -> Vec<PathBuf> {
     let own = membership.lines().find_map(|line| line.strip_prefix("0::"));
     upwards(&roots.groups, own.unwrap_or("/"))
@@ -165,6 +193,35 @@ mod tests {
         let (_folder, none) = roots("0::/\n", &[("memory.max", "max\n"), ("memory.current", "5\n")]);
         assert_eq!(memory_left(&none), None);
         assert!(machine_memory_left().is_some_and(|bytes| bytes > 1 << 20));
+    }
+
+    #[test]
+    fn a_group_is_own_if_only_the_process_and_those_who_started_it_are_in_it() {
+        let ours = [70, 1];
+        let (_folder, container) = roots("0::/\n", &[("cpu.weight", "10\n"), ("cgroup.procs", "1\n70\n")]);
+        assert!(holds_only(&container, &ours));
+        let (_folder, shared) = roots("0::/\n", &[("cpu.weight", "10\n"), ("cgroup.procs", "1\n70\n71\n")]);
+        assert!(!holds_only(&shared, &ours));
+        // Of another namespace of processes: there is no telling who that is.
+        let (_folder, hidden) = roots("0::/\n", &[("cpu.weight", "10\n"), ("cgroup.procs", "70\n0\n")]);
+        assert!(!holds_only(&hidden, &ours));
+        let (_folder, root) = roots("0::/\n", &[("cgroup.procs", "70\n")]);
+        assert!(!holds_only(&root, &ours));
+        let (_folder, no_controller) =
+            roots("0::/slice/unit\n", &[("slice/unit/cgroup.procs", "70\n"), ("slice/cpu.weight", "10\n")]);
+        assert!(!holds_only(&no_controller, &ours));
+        let v1 = "3:cpu,cpuacct:/job\n0::/\n";
+        let (_folder, old) = roots(v1, &[("cpu/job/cpu.shares", "1024\n"), ("cpu/job/cgroup.procs", "70\n")]);
+        assert!(holds_only(&old, &ours));
+        let (_folder, unreadable) = roots(v1, &[]);
+        assert!(!holds_only(&unreadable, &ours));
+    }
+
+    #[test]
+    fn ancestors_go_up_to_the_first_process() {
+        let ours = self_and_ancestors();
+        assert_eq!(ours.first(), Some(&std::process::id()));
+        assert_eq!(ours.get(1), Some(&std::os::unix::process::parent_id()));
     }
 
     #[test]

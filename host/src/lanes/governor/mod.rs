@@ -21,7 +21,8 @@ use anyhow::Result;
 use rustix::process::Pid;
 
 use super::cgroup::Roots;
-use super::{LaneCount, clock, priority};
+use super::priority::{self, Niceness};
+use super::{LaneCount, clock};
 use children::Children;
 pub use gauges::{Gauges, Pacing};
 pub use pacer::Pacer;
@@ -41,8 +42,8 @@ pub struct Options {
     pub pacer: Arc<Pacer>,
     /// Where it tells what it does.
     pub gauges: Arc<Gauges>,
-    /// The niceness the process was started with.
-    pub process_niceness: i32,
+    /// How nice threads are.
+    pub niceness: Niceness,
 }
 
 /// Paces lanes and compile children under the container's CPU limit. Dropping it lets everything go on unpaced.
@@ -86,7 +87,7 @@ impl Governor {
     /// If the thread cannot be spawned or has not the niceness of its role. Never for what the control groups say.
     pub fn start(options: Options) -> Result<Arc<Governor>> {
         let inner = Inner::new(options.pacer.clone());
-        let niceness = options.process_niceness;
+        let niceness = options.niceness;
         let mut watch = Watch::new(options, inner.clone());
         // Before the first guest is polled, and so that threads yet to be spawned inherit the cores.
         let first_nap = watch.turn();

@@ -22,7 +22,7 @@ use super::{Place, name_all};
 use crate::core::event::Event;
 use crate::core::name::{PluginId, PluginName};
 use crate::driver::{Inbox, Message};
-use crate::lanes::priority::{self, Role};
+use crate::lanes::priority::{Niceness, Role};
 use events::{Bell, Events};
 use files::Files;
 use look::Look;
@@ -178,11 +178,11 @@ impl Watcher {
     ///
     /// # Errors
     /// If the thread cannot be spawned.
-    pub fn start(mut self, loader: Loader, inbox: Arc<Inbox>, process_niceness: i32) -> Result<()> {
+    pub fn start(mut self, loader: Loader, inbox: Arc<Inbox>, niceness: Niceness) -> Result<()> {
         std::thread::Builder::new()
             .name("watcher".to_owned())
             .spawn(move || {
-                if let Err(error) = priority::verify(Role::Host, process_niceness) {
+                if let Err(error) = niceness.verify(Role::Host) {
                     tracing::warn!(error = format!("{error:#}"), "watching at another priority");
                 }
                 loop {

@@ -1,7 +1,9 @@
 //! How long a probe of the health port waits, on Windlass and in the shapes that people have today.
 //!
 //! Each side is a process of its own, stopped while another one is measured. All are asked by one and the same prober, from a process of
-//! its own, over fresh connections, with 1 s of patience. A probe that gets no 200 within it has failed, and counts as 1 s.
+//! its own, over fresh connections, with 1 s of patience. A probe that gets no 200 within it has failed, and counts as 1 s. Each side
+//! has a control group of its own, as a container has; the prober is outside, as the kubelet is. Where groups are not writable, all are in
+//! one group, which `own_groups` says with a 0: lanes are less nice there than in a container.
 //!
 //! | side | what answers, beside what |
 //! | --- | --- |
@@ -21,7 +23,7 @@ mod rivals;
 
 use std::time::Duration;
 
-use windlass_tests::{Host, Scene};
+use windlass_tests::{Group, Host, Launch, Scene};
 
 use crate::report::{Report, median, percentile};
 pub(crate) use prober::{Probed, probe, prober};
@@ -53,7 +55,8 @@ pub(crate) fn run(short: bool) -> Report {
     for (side, probes) in
         [("one_runtime", size.hopeless_probes), ("fuel_yields", size.slow_probes), ("own_thread", size.slow_probes)]
     {
-        let rival = Rival::start(side, size.guests);
+        let group = own_group();
+        let rival = Rival::start(side, size.guests, group.as_ref());
         std::thread::sleep(SETTLE);
         let mut probed = probe(rival.address(), probes);
         tell(&mut report, side, &mut probed);
@@ -64,9 +67,11 @@ pub(crate) fn run(short: bool) -> Report {
 
 /// The sides that are compared round by round: Windlass idle, busy, and the machine's own limit.
 fn against_the_limit(size: &Size, report: &mut Report) {
-    let quiet_host = Scene::new().run("plugins: {}\n");
-    let busy_host = busy_host(size.guests);
-    let loops = Rival::start("native_loops", 0);
+    let (quiet_group, busy_group) = (own_group(), own_group());
+    report.figure("own_groups", f64::from(u8::from(busy_group.is_some())));
+    let quiet_host = launch(Scene::new(), "plugins: {}\n", quiet_group.as_ref());
+    let busy_host = busy_host(size.guests, busy_group.as_ref());
+    let loops = Rival::start("native_loops", 0, quiet_group.as_ref());
     let [quiet, busy, loops] = [quiet_host.pid(), busy_host.pid(), loops.pid()].map(Held::stop);
     let (mut idle_all, mut busy_all, mut limit_all) = (Probed::default(), Probed::default(), Probed::default());
     let (mut over_idle, mut over_limit) = (Vec::new(), Vec::new());
@@ -96,19 +101,30 @@ fn against_the_limit(size: &Size, report: &mut Report) {
 
 /// The machine's own limit by itself, for benchmarks of other loads: a host without plugins, beside endless native loops.
 pub(crate) fn limit(probes: usize) -> Probed {
-    let host = Scene::new().run("plugins: {}\n");
-    let _loops = Rival::start("native_loops", 0);
+    let group = own_group();
+    let host = launch(Scene::new(), "plugins: {}\n", group.as_ref());
+    let _loops = Rival::start("native_loops", 0, group.as_ref());
     std::thread::sleep(SETTLE);
     probe(host.address(), probes)
 }
 
+/// A control group for one side, without a limit; none, said loudly, where groups are not writable. Drop what runs in it first.
+pub(crate) fn own_group() -> Option<Group> {
+    Group::new("cpu")
+}
+
+/// A host in a group.
+pub(crate) fn launch(scene: Scene, yaml: &str, group: Option<&Group>) -> Host {
+    scene.launch(yaml, &Launch { groups: group.as_slice(), ..Launch::default() })
+}
+
 /// A host whose every lane is always wanted.
-fn busy_host(guests: u32) -> Host {
+fn busy_host(guests: u32, group: Option<&Group>) -> Host {
     let mut yaml = String::from("plugins:\n");
     for number in 0..guests {
         yaml += &format!("  p{number}: {{ source: file:spins.wasm, continuous: true }}\n");
     }
-    let host = Scene::new().guest("spins").run(&yaml);
+    let host = launch(Scene::new().guest("spins"), &yaml, group);
     host.wait_until_ready();
     // Until each has begun: what beginning costs is another benchmark's.
     std::thread::sleep(Duration::from_secs(2));

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use windlass_tests::Group;
 
 /// A process that is stopped, save while it is measured. Goes on when this is dropped.
 pub(super) struct Held(Pid);
@@ -41,8 +42,8 @@ pub(super) struct Rival {
 }
 
 impl Rival {
-    /// Starts it, and waits until it says that it listens.
-    pub(super) fn start(shape: &str, guests: u32) -> Rival {
+    /// Starts it, waits until it says that it listens, and puts it in a group.
+    pub(super) fn start(shape: &str, guests: u32, group: Option<&Group>) -> Rival {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["rival", shape, &guests.to_string()])
             .stdin(Stdio::null())
@@ -54,6 +55,9 @@ impl Rival {
         BufReader::new(said).read_line(&mut rival.address).unwrap();
         rival.address.truncate(rival.address.trim_end().len());
         assert!(!rival.address.is_empty(), "{shape} did not start");
+        if let Some(group) = group {
+            group.set("cgroup.procs", &rival.pid().to_string());
+        }
         rival
     }
 
