@@ -180,10 +180,14 @@ fn what_the_chart_renders_is_taken_by_the_host() {
         let block = text.split("\n  windlass.yaml: |\n").nth(1).unwrap();
         let lines = block.lines().take_while(|line| line.starts_with("    ")).map(|line| &line[4..]);
         let scene = Scene::new();
-        scene.configure(&lines.collect::<Vec<_>>().join("\n"));
+        let conf_d = scene.path().join("conf.d");
+        fs::create_dir(&conf_d).unwrap();
+        let yaml = lines.collect::<Vec<_>>().join("\n");
+        scene.configure(&yaml.replace("/etc/windlass/conf.d", &conf_d.display().to_string()));
         let output = scene.windlass(&["check"]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(said.contains("limits.lanes"), "{}: {said}", entry.path().display());
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("limits.lanes"), "{}: {said}{error}", entry.path().display());
         // Neither plugins nor keys are on this machine; nothing else may be wrong.
         let wrong = said
             .lines()
