@@ -183,7 +183,8 @@ fn what_the_chart_renders_is_taken_by_the_host() {
         let conf_d = scene.path().join("conf.d");
         fs::create_dir(&conf_d).unwrap();
         let yaml = lines.collect::<Vec<_>>().join("\n");
-        scene.configure(&yaml.replace("/etc/windlass/conf.d", &conf_d.display().to_string()));
+        let yaml = yaml.replace("/etc/windlass/conf.d", &conf_d.display().to_string());
+        fs::write(scene.path().join("windlass.yaml"), yaml).unwrap();
         let output = scene.windlass(&["check"]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
