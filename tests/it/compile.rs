@@ -1,13 +1,15 @@
 //! Compiling off to the side: what an artifact does to its compiler costs that compiler, and what was compiled is kept.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::Write as _;
+use std::os::unix::fs::{DirEntryExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use windlass_tests::{Host, PATIENCE, Scene, compile_bomb, guest, marked};
+use sha2::Digest as _;
+use windlass_tests::{Host, Mount, PATIENCE, Scene, compile_bomb, guest, marked};
 
 /// Starts a host with further arguments.
 fn run(scene: Scene, yaml: &str, arguments: &[&str]) -> Host {
@@ -202,6 +204,111 @@ fn a_second_start_takes_the_code_from_the_cache_and_what_was_tampered_with_is_ma
 }
 
 #[test]
+fn code_that_the_engine_does_not_take_is_made_again_once() {
+    let data = tempfile::tempdir().unwrap();
+    let entries = run_on(data.path(), None);
+    let written = fs::read(&entries[0]).unwrap();
+    // A head that fits, as this user's own tools could have written it, before what is no code.
+    let (head, junk) = (written[..73].to_vec(), b"no code at all".to_vec());
+    let length = (junk.len() as u64).to_le_bytes().to_vec();
+    let entry = [head, length, sha2::Sha256::digest(&junk).to_vec(), junk].concat();
+    fs::write(&entries[0], entry).unwrap();
+    assert_eq!(run_on(data.path(), None), entries);
+    assert_eq!(fs::read(&entries[0]).unwrap(), written);
+}
+
+#[test]
+fn an_import_that_nobody_provides_is_no_reason_to_compile_again() {
+    let data = tempfile::tempdir().unwrap();
+    let yaml = format!("dataDir: {}\nplugins:\n  p: {{ source: file:imports_unknown.wasm }}\n", data.path().display());
+    let run = || {
+        let mut host = Scene::new().guest("imports_unknown").run(&yaml);
+        let plugin = host.wait_for("p", |plugin| plugin["state"] == "Refused");
+        assert!(description(&plugin).contains("imports what no part of this host provides"), "{plugin}");
+        assert_eq!(host.stop(), 0);
+        let entries = fs::read_dir(data.path().join("cache/compiled")).unwrap().flatten();
+        entries.map(|entry| (entry.file_name(), entry.ino())).collect::<Vec<_>>()
+    };
+    let first = run();
+    assert_eq!(first.len(), 1);
+    assert_eq!(run(), first, "it was compiled again");
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_read() {
+    let scene = Scene::new().guest("succeeds").guest("heartbeat");
+    let data = scene.path().join("data");
+    fs::create_dir_all(data.join("cache")).unwrap();
+    let Some(mount) = Mount::tmpfs(&data.join("cache"), "size=8m,mode=700") else { return };
+    let compile = ["compile", "plugins/succeeds.wasm", "--data-dir", "data"];
+    assert_eq!(scene.windlass(&compile).status.code(), Some(0));
+    assert!(mount.read_only());
+    let again = scene.windlass(&compile);
+    let said = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(again.status.code() == Some(0) && said.contains("was there already"), "{again:?}");
+    let other = scene.windlass(&["compile", "plugins/heartbeat.wasm", "--data-dir", "data"]);
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(
+        other.status.code() == Some(1) && said.contains("cannot be written") && said.contains("ead-only"),
+        "{said}"
+    );
+
+    let host = scene.run(
+        "dataDir: data\nplugins:\n  p: { source: file:succeeds.wasm, every: 1s }\n  q: { source: file:heartbeat.wasm, every: 1s }\n",
+    );
+    host.wait_for_run("p");
+    host.wait_for_run("q");
+    let entry = host.json("/health")["entries"]["windlass"].clone();
+    let description = entry["description"].as_str().unwrap();
+    assert!(entry["status"] == "Degraded" && description.contains("cannot be written"), "{entry}");
+    drop(host);
+}
+
+/// Runs a compile child by hand, as the host does, on these bytes.
+fn child_answers(request: &[u8]) -> (Option<i32>, Vec<u8>, String) {
+    let niceness = rustix::process::getpriority_process(None).unwrap();
+    let mut child = Command::new(windlass_tests::binary())
+        .args(["compile-child", "--parent", &std::process::id().to_string(), "--memory-bytes", "500000000"])
+        .args(["--cpu-seconds", "20", "--niceness", &niceness.to_string()])
+        .env_clear()
+        .envs([("MIMALLOC_ARENA_RESERVE", "0"), ("MIMALLOC_DISALLOW_ARENA_ALLOC", "1")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may have seen enough before the end.
+    let _ = child.stdin.take().unwrap().write_all(request);
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_child_tells_a_host_that_is_not_its_own() {
+    let wasm = guest("succeeds");
+    let head = |magic: &[u8], kind: u8, length: u64| [magic, &[0; 32], &[kind], &length.to_le_bytes()].concat();
+    let request = |magic: &[u8]| [head(magic, 2, wasm.len() as u64), wasm.clone()].concat();
+    // Settings of another engine are an answer, which says so.
+    let (code, answer, said) = child_answers(&request(b"WLCOMPQ1"));
+    assert!(code == Some(0) && answer.starts_with(b"WLCOMPA1\x02"), "{said}");
+    assert!(String::from_utf8_lossy(&answer).contains("was the binary replaced?"));
+    for (request, why) in [
+        (request(b"WLCOMPQ2"), "no request of this version"),
+        (
+            b"GET / HTTP/1.1\r\nhost: a\r\nuser-agent: something else entirely\r\n\r\n".to_vec(),
+            "no request of this version",
+        ),
+        (head(b"WLCOMPQ1", 9, 0), "an unknown kind"),
+        (head(b"WLCOMPQ1", 0, u64::MAX), "a length beyond all bounds"),
+        (head(b"WLCOMPQ1", 0, 10), "it ends too early"),
+        (Vec::new(), "reading the request"),
+    ] {
+        let (code, answer, said) = child_answers(&request);
+        assert!(code == Some(1) && answer.is_empty() && said.contains(why), "{code:?} {answer:?} {said}");
+    }
+}
+
+#[test]
 fn an_entry_that_is_cut_after_it_was_loaded_harms_nobody() {
     let scene = Scene::new().guest("succeeds");
     let folder = scene.path().join("data/cache/compiled");
@@ -224,29 +331,10 @@ fn a_cache_that_is_open_to_others_is_not_used_and_health_says_so() {
     run_on(data.path(), Some("chmod 700"));
 }
 
-/// A small file system of its own; none where that may not be made.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn tmpfs(at: &Path, options: &str) -> Option<Mount> {
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status().ok()?;
-        status.success().then(|| Mount(at.to_owned()))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk_is_a_warning_and_plugins_run() {
     let data = tempfile::tempdir().unwrap();
-    let Some(_mount) = Mount::tmpfs(data.path(), "size=64k,mode=700") else {
-        eprintln!("SKIPPED: no tmpfs can be mounted here, so a full disk was not tried");
-        return;
-    };
+    let Some(_mount) = Mount::tmpfs(data.path(), "size=64k,mode=700") else { return };
     fs::write(data.path().join("filler"), vec![0; 56 << 10]).unwrap();
     assert!(run_on(data.path(), Some("cannot be written")).is_empty(), "something half written is left");
 }

@@ -1,12 +1,15 @@
 //! Plugins from registries: a real one that is started here, and fakes that answer as badly as a script says.
 
+mod counterparts;
 mod fake;
 mod fakes;
 mod real;
+mod referrers;
 mod refresh;
 mod round_trip;
 mod secure;
 mod signed;
+mod tokens;
 
 use std::process::Output;
 use std::time::Instant;

@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 mod groups;
+mod mount;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -17,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use groups::Group;
+pub use mount::Mount;
 
 /// How long anything that should happen may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -6,8 +6,20 @@ use crate::steps::{self, Steps, command};
 use crate::{Result, build, prepare, test};
 
 /// Every benchmark there is.
-pub(crate) const NAMES: [&str; 11] =
-    ["dispatch", "metering", "fairness", "health", "kill", "slice", "density", "quota", "coldstart", "storm", "swap"];
+pub(crate) const NAMES: [&str; 12] = [
+    "dispatch",
+    "metering",
+    "fairness",
+    "health",
+    "kill",
+    "slice",
+    "density",
+    "rss",
+    "quota",
+    "coldstart",
+    "storm",
+    "swap",
+];
 
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let (flags, names): (Vec<&String>, Vec<&String>) =

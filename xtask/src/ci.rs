@@ -9,7 +9,7 @@ use crate::{Result, bench, demo, links, prepare, test, testbed};
 const DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<ExitCode> {
-    let mut steps = Steps::new(20);
+    let mut steps = Steps::new(21);
     let outcome = all(&mut steps);
     steps.table();
     match outcome {

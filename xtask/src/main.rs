@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod chart;
 mod ci;
+mod counterparts;
 mod demo;
 mod links;
 mod prepare;

@@ -3,7 +3,7 @@
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::steps::{self, Steps, command};
-use crate::{Result, build, prepare};
+use crate::{Result, build, counterparts, prepare};
 
 /// How many tests passed and failed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         [dashes, filter @ ..] if dashes == "--" => filter,
         _ => return Err("test takes a filter behind `--`: cargo xtask test -- NAME".to_owned()),
     };
-    let mut steps = Steps::new(6);
+    let mut steps = Steps::new(7);
     let target = prepare::run(&mut steps)?;
     let count = all(&mut steps, &target, filter)?;
     steps.table();
@@ -31,6 +31,7 @@ pub(crate) fn all(steps: &mut Steps, target: &str, filter: &[String]) -> Result<
     build::wedge(steps, target)?;
     build::host(steps, target)?;
     build::guests(steps)?;
+    counterparts::install(steps)?;
     steps.step("building and running the tests", "about 5 minutes the first time", || {
         let mut test =
             command("cargo", &["test", "--release", "--target", target, "--workspace", "--no-fail-fast", "--"]);
@@ -46,6 +47,7 @@ pub(crate) fn environment(command: &mut Command) {
         .env("WINDLASS_BIN", build::host_binary())
         .env("WINDLASS_WEDGE_BIN", build::wedge_binary())
         .env("WINDLASS_GUESTS", build::guests_folder())
+        .env("WINDLASS_COUNTERPARTS", counterparts::folder())
         .env("WINDLASS_ROOT", steps::root());
 }
 

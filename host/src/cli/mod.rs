@@ -83,6 +83,7 @@ pub enum Failure {
 
 /// Parses the arguments, does what they say, and returns the exit code: 0 fine, 1 failed, 2 bad usage.
 pub fn main() -> ExitCode {
+    crate::host::prefer_small_pages();
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args),

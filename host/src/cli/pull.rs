@@ -42,7 +42,7 @@ pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
 /// Fetches by the network alone.
 pub(super) fn fetch(reference: &Reference, keys: &Keys) -> Result<Fetched, Failure> {
     let registry =
-        Niceness::among_others().and_then(|niceness| Registry::start(None, niceness)).map_err(Failure::Failed)?;
+        Niceness::among_others().and_then(|niceness| Registry::new(None, niceness)).map_err(Failure::Failed)?;
     registry.load(reference, keys).map_err(|fault: Fault| Failure::Failed(anyhow!(fault)))
 }
 

@@ -29,7 +29,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let (artifact, anatomy) = crate::source::load(&args.file).map_err(usage)?;
     let created = written(&args.file).map_err(Failure::Usage)?;
     let registry =
-        Niceness::among_others().and_then(|niceness| Registry::start(None, niceness)).map_err(Failure::Failed)?;
+        Niceness::among_others().and_then(|niceness| Registry::new(None, niceness)).map_err(Failure::Failed)?;
     let digest =
         registry.push(&reference, artifact, &anatomy, &created).map_err(|fault| Failure::Failed(anyhow!(fault)))?;
     print(format_args!("{}\n", reference.at(digest)));

@@ -78,3 +78,6 @@ pub enum Refused {
     #[error("it could not be compiled: {0}")]
     Host(String),
 }
+
+#[cfg(test)]
+mod tests;

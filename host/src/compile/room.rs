@@ -11,7 +11,7 @@ use crate::lanes::cgroup;
 /// Kept free beside every claim: what the host itself may need meanwhile.
 const RESERVE_BYTES: u64 = 16 << 20;
 
-/// The most that one compile may have. The largest that was seen, Python's interpreter, took 320 MiB.
+/// The most that one compile may have. The largest that was measured, Python's interpreter, mapped 405 MiB.
 const MOST_BYTES: u64 = 2 << 30;
 
 /// The memory that compiles share.

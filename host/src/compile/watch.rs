@@ -157,13 +157,13 @@ impl Talk {
         Ok(None)
     }
 
+    /// Once a turn: one who complains faster than we listen must not keep us from the clock.
     fn overhear(&mut self) -> io::Result<()> {
-        while let Some(stderr) = &mut self.stderr {
-            let Some(read) = read_some(stderr, &mut self.complaint)? else { return Ok(()) };
-            self.complaint.truncate(STDERR_BYTES);
-            if read == 0 {
-                self.stderr = None;
-            }
+        let Some(stderr) = &mut self.stderr else { return Ok(()) };
+        let read = read_some(stderr, &mut self.complaint)?;
+        self.complaint.truncate(STDERR_BYTES);
+        if read == Some(0) {
+            self.stderr = None;
         }
         Ok(())
     }

@@ -20,6 +20,6 @@ pub use engine::{
     Engine, EngineOptions, Metering, SLICE_FUEL, memory_slots, runs_that_map_areas_allow, settle_max_concurrent_runs,
 };
 pub use memory::{Lack, Ledger, Reservation, SetAside};
-pub use prepare::{Prepared, Toolbox};
+pub use prepare::{Prepared, Toolbox, Unloadable};
 pub use run::{CheckAnswer, Executable, Invocation, attempt, check};
 pub use store::Grants;

@@ -46,6 +46,17 @@ impl Prepared {
     }
 }
 
+/// Why compiled code gives nothing that can run. One line for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unloadable {
+    /// The engine does not take the code: the code is to blame, and not the artifact that it was made from.
+    #[error("{0}")]
+    Code(String),
+    /// The artifact imports what nobody provides, or wants more than the pool's places hold: compiling it again changes nothing.
+    #[error("{0}")]
+    Artifact(String),
+}
+
 /// The engine and what guests are linked with: made once.
 pub struct Toolbox {
     pub(super) engine: Engine,
@@ -91,22 +102,23 @@ impl Toolbox {
     /// Loads and links code that was compiled before.
     ///
     /// # Errors
-    /// One line: it imports what nobody provides, or wants more than the pool's places hold.
-    pub fn load(&self, compiled: &Compiled) -> Result<Prepared, String> {
+    /// Whether it is the code's fault or the artifact's.
+    pub fn load(&self, compiled: &Compiled) -> Result<Prepared, Unloadable> {
         let (engine, code) = (&self.engine.0, compiled.code());
+        let spoilt = |error| Unloadable::Code(why(error));
         match compiled.kind() {
             Kind::Preview1 => {
                 // SAFETY: the bytes are what this program's own compiler made with this engine's settings. Only `crate::compile`
                 // makes a `Compiled`: from what its child, the same binary, answered through a pipe that no one else holds, or
                 // from an entry of the cache, a file of this user alone, whose digest was checked on the very bytes given here.
                 // They are memory of this process: no file that could change under us.
-                let module = unsafe { Module::deserialize(engine, code) }.map_err(why)?;
-                self.link_module(&module)
+                let module = unsafe { Module::deserialize(engine, code) }.map_err(spoilt)?;
+                self.link_module(&module).map_err(Unloadable::Artifact)
             }
             kind @ (Kind::Job | Kind::Command) => {
                 // SAFETY: as above.
-                let component = unsafe { Component::deserialize(engine, code) }.map_err(why)?;
-                self.link_component(kind, &component)
+                let component = unsafe { Component::deserialize(engine, code) }.map_err(spoilt)?;
+                self.link_component(kind, &component).map_err(Unloadable::Artifact)
             }
         }
     }

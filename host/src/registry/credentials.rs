@@ -16,7 +16,7 @@ use super::reference::Reference;
 const FILE_BYTES: u64 = 1 << 20;
 
 /// A password or token. Shown to nobody.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Secret(pub(super) String);
 
 impl fmt::Debug for Secret {
@@ -26,7 +26,7 @@ impl fmt::Debug for Secret {
 }
 
 /// How to log in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Credentials {
     /// Not at all. The note says what else was found, for whoever is then refused.
     Anonymous {
@@ -42,7 +42,7 @@ pub(super) enum Credentials {
 }
 
 /// What AKS puts into a pod with workload identity.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Workload {
     /// `AZURE_FEDERATED_TOKEN_FILE`
     pub(super) token_file: PathBuf,

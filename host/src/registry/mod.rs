@@ -7,15 +7,17 @@ mod fault;
 mod layout;
 mod reference;
 mod session;
+mod shared;
 mod store;
 mod token;
 mod troubles;
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
 
@@ -26,12 +28,12 @@ pub use troubles::Troubles;
 use crate::artifact::{Anatomy, Artifact};
 use crate::core::name::Digest;
 use crate::lanes::priority::{Niceness, Role};
-use crate::verify::Keys;
+use crate::verify::{Keys, Signature};
 use client::Client;
 use credentials::Places;
-use session::Session;
+use session::{Session, Signatures};
 use store::{Kept, Store};
-use token::Access;
+use token::{Access, Tokens};
 
 /// How often something is tried that may pass by itself.
 const TRIES: u32 = 4;
@@ -40,9 +42,11 @@ const WHOLE: Duration = Duration::from_secs(420);
 
 /// The way to all registries. Dropping it waits for nothing.
 pub struct Registry {
-    /// None only while it is dropped.
-    runtime: Option<Runtime>,
+    /// Made at the first need: most hosts never ask a registry.
+    runtime: OnceLock<Result<Runtime, String>>,
+    niceness: Niceness,
     client: Client,
+    tokens: Tokens,
     places: Places,
     store: Option<Store>,
 }
@@ -68,31 +72,17 @@ pub enum Resolved {
 }
 
 impl Registry {
-    /// Sets everything up and connects to nothing. Artifacts are kept under `data_dir`, if there is one; credentials and proxies
+    /// Connects to nothing and starts no thread yet. Artifacts are kept under `data_dir`, if there is one; credentials and proxies
     /// are those of the environment.
     ///
     /// # Errors
-    /// If the runtime's thread cannot be spawned, or the folder not be written.
-    pub fn start(data_dir: Option<&Path>, niceness: Niceness) -> Result<Registry> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            // Looking up names blocks.
-            .max_blocking_threads(4)
-            .thread_name("registry")
-            .on_thread_start(move || {
-                if let Err(error) = niceness.take(Role::Guest) {
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        "the registry's thread has not the niceness of its role"
-                    );
-                }
-            })
-            .enable_all()
-            .build()
-            .context("starting the runtime for registries")?;
+    /// If the folder cannot be written.
+    pub fn new(data_dir: Option<&Path>, niceness: Niceness) -> Result<Registry> {
         Ok(Registry {
-            runtime: Some(runtime),
+            runtime: OnceLock::new(),
+            niceness,
             client: Client::new(TRIES),
+            tokens: Tokens::default(),
             places: Places::from_env(|name| std::env::var(name).ok().filter(|value| !value.is_empty())),
             store: data_dir.map(Store::open).transpose()?,
         })
@@ -125,8 +115,11 @@ impl Registry {
         }
         self.wait(async {
             if known.is_some() {
-                let mut session = Session::begin(&self.client, &self.places, reference, Access::Pull)?;
+                let mut session = Session::begin(&self.client, &self.tokens, &self.places, reference, Access::Pull)?;
                 if session.digest().await? == known {
+                    if let Some(store) = &self.store {
+                        store.is_used(reference);
+                    }
                     return Ok(Resolved::Unchanged);
                 }
             }
@@ -151,7 +144,7 @@ impl Registry {
         };
         let written = layout::write(artifact.digest, artifact.bytes.len(), anatomy, created);
         self.wait(async {
-            let mut session = Session::begin(&self.client, &self.places, reference, Access::Push)?;
+            let mut session = Session::begin(&self.client, &self.tokens, &self.places, reference, Access::Push)?;
             session.upload(Bytes::from(artifact.bytes)).await?;
             session.upload(Bytes::from(written.config)).await?;
             session.tag(tag, Bytes::from(written.manifest)).await
@@ -159,15 +152,14 @@ impl Registry {
     }
 
     async fn fetch(&self, client: &Client, reference: &Reference, keys: &Keys) -> Result<Fetched, Fault> {
-        let mut session = Session::begin(client, &self.places, reference, Access::Pull)?;
+        let mut session = Session::begin(client, &self.tokens, &self.places, reference, Access::Pull)?;
         let found = session.manifest().await?;
         let layer = layout::wasm_layer(&found.bytes, &found.media_type).map_err(|why| not_a_plugin(reference, why))?;
         // Before the wasm: what nobody signed is not worth the way.
         let signatures = match keys.is_empty() {
             true => Vec::new(),
-            false => session.signatures(found.digest).await?,
+            false => signatures(&mut session, reference, found.digest, keys).await?,
         };
-        keys.check_manifest(found.digest, &signatures).map_err(|why| unverified(reference, why))?;
         let bytes = match self.store.as_ref().and_then(|store| store.blob(layer.digest)) {
             Some(bytes) => bytes,
             None => session.layer(layer).await?,
@@ -196,7 +188,8 @@ impl Registry {
     }
 
     fn wait<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-        let Some(runtime) = &self.runtime else { return Err(Fault::Machine("the host shuts down".to_owned())) };
+        let made = self.runtime.get_or_init(|| runtime(self.niceness));
+        let runtime = made.as_ref().map_err(|why| Fault::Machine(why.clone()))?;
         let bounded = async { tokio::time::timeout(WHOLE, work).await };
         runtime.block_on(bounded).unwrap_or_else(|_| {
             Err(Fault::Machine(format!("nothing whole came of it within {} minutes", WHOLE.as_secs() / 60)))
@@ -206,18 +199,48 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        if let Some(Ok(runtime)) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-fn not_a_plugin(reference: &Reference, why: String) -> Fault {
-    Fault::NotAPlugin { what: reference.to_string(), why }
+fn runtime(niceness: Niceness) -> Result<Runtime, String> {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        // Looking up names blocks.
+        .max_blocking_threads(4)
+        .thread_name("registry")
+        .on_thread_start(move || {
+            if let Err(error) = niceness.take(Role::Guest) {
+                tracing::error!(error = format!("{error:#}"), "the registry's thread has not the niceness of its role");
+            }
+        })
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|error| format!("no runtime for registries ({error}): is there a limit of processes or descriptors?"))
 }
 
-fn unverified(reference: &Reference, why: String) -> Fault {
-    Fault::Unverified { what: reference.to_string(), why }
+/// What was left of a manifest by those who signed it, if one of the keys is among them.
+async fn signatures(
+    session: &mut Session<'_>,
+    reference: &Reference,
+    manifest: Digest,
+    keys: &Keys,
+) -> Result<Vec<Signature>, Fault> {
+    let Signatures { found, unread } = session.signatures(manifest).await?;
+    let more = match unread {
+        0 => String::new(),
+        _ => format!(" ({unread} more that refer to it were not looked at: remove those that are of no use)"),
+    };
+    let unverified = |why| Fault::Unverified { what: reference.to_string(), why: format!("{why}{more}") };
+    keys.check_manifest(manifest, &found).map_err(unverified)?;
+    Ok(found)
+}
+
+fn not_a_plugin(reference: &Reference, why: String) -> Fault {
+    Fault::NotAPlugin { what: reference.to_string(), why }
 }
 
 #[cfg(test)]

@@ -7,23 +7,34 @@ use reqwest::{Method, Url};
 use super::client::{Answer, Ask, Client};
 use super::credentials::{Credentials, Places};
 use super::fault::{Fault, not_allowed};
-use super::layout::{self, Layer, Manifest};
+use super::layout::{self, Descriptor, Layer, Manifest};
 use super::reference::{Reference, Wanted};
-use super::token::{Access, Challenge, Login};
+use super::token::{Access, Challenge, Login, Tokens};
 use crate::artifact::digest_of;
 use crate::core::name::Digest;
-use crate::verify::Signature;
+use crate::verify::{SIGNED, Signature};
 
 /// The largest manifest that is taken.
 const MANIFEST_BYTES: u64 = 4 << 20;
 /// The largest signature that is taken.
 const SIGNATURE_BYTES: u64 = 1 << 20;
-/// How many signatures of one artifact are looked at.
+/// How many signatures of one artifact are looked at, in each of the two forms.
 const SIGNATURES: usize = 16;
+/// How many pages of referrers are looked at.
+const PAGES: usize = 16;
 
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
+/// What cosign says of a bundle beside it: what it attests.
+const PREDICATE_ANNOTATION: &str = "dev.sigstore.bundle.predicateType";
+
+/// What is left of an artifact by those who signed it.
+pub(super) struct Signatures {
+    pub(super) found: Vec<Signature>,
+    /// How many more there are than are looked at.
+    pub(super) unread: usize,
+}
 
 /// A manifest as it came.
 pub(super) struct Found {
@@ -35,23 +46,30 @@ pub(super) struct Found {
 /// One visit to one repository.
 pub(super) struct Session<'a> {
     client: &'a Client,
+    tokens: &'a Tokens,
     reference: &'a Reference,
     access: Access,
     credentials: Credentials,
     authorization: Option<HeaderValue>,
+    /// Whether it was granted just now, so that asking for another one is of no use.
+    is_fresh: bool,
 }
 
 impl<'a> Session<'a> {
     /// Begins a visit. Nothing is sent yet.
     pub(super) fn begin(
         client: &'a Client,
+        tokens: &'a Tokens,
         places: &Places,
         reference: &'a Reference,
         access: Access,
     ) -> Result<Session<'a>, Fault> {
         let credentials =
             places.look_up(reference).map_err(|why| Fault::Credentials { host: reference.host().to_owned(), why })?;
-        Ok(Session { client, reference, access, credentials, authorization: None })
+        let mut session =
+            Session { client, tokens, reference, access, credentials, authorization: None, is_fresh: false };
+        session.authorization = session.login().kept();
+        Ok(session)
     }
 
     /// The manifest that the reference stands for.
@@ -118,7 +136,7 @@ impl<'a> Session<'a> {
     }
 
     /// All signatures of a manifest that cosign left: under the tag of its digest, and as referrers.
-    pub(super) async fn signatures(&mut self, signed: Digest) -> Result<Vec<Signature>, Fault> {
+    pub(super) async fn signatures(&mut self, signed: Digest) -> Result<Signatures, Fault> {
         let mut signatures = Vec::new();
         if let Some(found) = self.manifest_named(&format!("sha256-{}.sig", signed.hex())).await? {
             for layer in read(&found)?.layers.iter().take(SIGNATURES) {
@@ -131,34 +149,45 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        for digest in self.referrers(signed).await?.iter().take(SIGNATURES) {
-            let Some(found) = self.manifest_named(digest).await? else { continue };
+        let mut bundles = self.referrers(signed).await?;
+        let unread = bundles.len().saturating_sub(SIGNATURES);
+        bundles.truncate(SIGNATURES);
+        for digest in bundles {
+            let Some(found) = self.manifest_named(&digest.to_string()).await? else { continue };
+            if found.digest != digest {
+                return Err(self.wrong(digest, found.digest));
+            }
             for layer in read(&found)?.layers.iter().take(1).filter(|layer| layer.media_type.starts_with(BUNDLE)) {
                 if let Some(bundle) = self.small_blob(&layer.digest).await? {
                     signatures.push(Signature::Bundle { bundle });
                 }
             }
         }
-        Ok(signatures)
+        Ok(Signatures { found: signatures, unread })
     }
 
     /// The digests of manifests that refer to this one and hold a bundle: from the API, or under the tag that stands in for it.
-    async fn referrers(&mut self, signed: Digest) -> Result<Vec<String>, Fault> {
-        let url = self.url(&format!("referrers/{signed}"))?;
-        let answer = self.ask(Ask { accept: Some(layout::INDEX), ..Ask::get(url, MANIFEST_BYTES) }).await?;
-        let bytes = if answer.status.is_success() {
-            answer.body
-        } else {
-            match self.manifest_named(&format!("sha256-{}", signed.hex())).await? {
-                Some(found) => found.bytes,
-                None => return Ok(Vec::new()),
-            }
-        };
-        // An answer that is no index holds no signature; the artifact is then refused for want of one.
-        let index: Option<Manifest> = serde_json::from_slice(&bytes).ok();
-        let manifests = index.and_then(|index| index.manifests).unwrap_or_default();
-        let is_bundle = |kind: &Option<String>| kind.as_ref().is_some_and(|kind| kind.starts_with(BUNDLE));
-        Ok(manifests.into_iter().filter(|one| is_bundle(&one.artifact_type)).map(|one| one.digest).collect())
+    async fn referrers(&mut self, signed: Digest) -> Result<Vec<Digest>, Fault> {
+        let mut bundles = Vec::new();
+        let mut next = Some(self.url(&format!("referrers/{signed}"))?);
+        for page in 0..PAGES {
+            let Some(url) = next.take() else { break };
+            let answer = self.ask(Ask { accept: Some(layout::INDEX), ..Ask::get(url.clone(), MANIFEST_BYTES) }).await?;
+            let Some(found) = index(&answer.body).filter(|_| answer.status.is_success()) else {
+                // No such API here, or something in between that answers for it. Later pages are another matter.
+                return if page == 0 { self.referrers_by_tag(signed).await } else { Ok(bundles) };
+            };
+            // Whether or not the registry filters: whoever else refers to it is of no interest.
+            bundles.extend(bundles_of(found));
+            next = next_page(&url, answer.header("link"));
+        }
+        Ok(bundles)
+    }
+
+    async fn referrers_by_tag(&mut self, signed: Digest) -> Result<Vec<Digest>, Fault> {
+        let found = self.manifest_named(&format!("sha256-{}", signed.hex())).await?;
+        // What is no index holds no signature; the artifact is then refused for want of one.
+        Ok(found.and_then(|found| index(&found.bytes)).map(bundles_of).unwrap_or_default())
     }
 
     async fn small_blob(&mut self, digest: &str) -> Result<Option<Vec<u8>>, Fault> {
@@ -208,18 +237,32 @@ impl<'a> Session<'a> {
         Ok(digest)
     }
 
-    /// Asks, and once more with a login if the registry wants one.
+    fn login(&self) -> Login<'_> {
+        Login {
+            client: self.client,
+            tokens: self.tokens,
+            reference: self.reference,
+            access: self.access,
+            credentials: &self.credentials,
+        }
+    }
+
+    /// Asks, and once more with a login if the registry wants one, or another than it took before.
     async fn ask(&mut self, mut ask: Ask) -> Result<Answer, Fault> {
         // An upload may be sent elsewhere; the login stays here.
         let is_ours = ask.url.origin() == self.url("")?.origin();
         ask.authorization = self.authorization.clone().filter(|_| is_ours);
         let answer = self.client.ask(&ask).await?;
-        if answer.status.as_u16() != 401 || !is_ours || self.authorization.is_some() {
+        if answer.status.as_u16() != 401 || !is_ours || self.is_fresh {
+            // What is taken now may have expired by the time of a later request.
+            self.is_fresh &= answer.status.as_u16() == 401;
             return Ok(answer);
         }
+        if let Some(expired) = self.authorization.take() {
+            self.login().forget(&expired);
+        }
         let Some(challenge) = Challenge::read(&answer.headers) else { return Ok(answer) };
-        let login = Login { client: self.client, reference: self.reference, access: self.access };
-        self.authorization = match login.satisfy(&challenge, &self.credentials).await {
+        self.authorization = match Box::pin(self.login().satisfy(&challenge)).await {
             Ok(authorization) => authorization,
             // Whoever has no login and is refused a token needs to hear how to get one.
             Err(Fault::Credentials { .. }) if matches!(self.credentials, Credentials::Anonymous { .. }) => {
@@ -228,10 +271,12 @@ impl<'a> Session<'a> {
             Err(fault) => return Err(fault),
         };
         ask.authorization = self.authorization.clone();
-        match ask.authorization {
-            Some(_) => self.client.ask(&ask).await,
-            None => Ok(answer),
+        if ask.authorization.is_none() {
+            return Ok(answer);
         }
+        let answer = self.client.ask(&ask).await?;
+        self.is_fresh = answer.status.as_u16() == 401;
+        Ok(answer)
     }
 
     fn expect_success(&self, answer: Answer) -> Result<Answer, Fault> {
@@ -272,6 +317,26 @@ fn read(found: &Found) -> Result<Manifest, Fault> {
         what: found.digest.to_string(),
         why: format!("the manifest of its signature cannot be read ({error}): sign it again"),
     })
+}
+
+/// What an index lists; none if it is none.
+fn index(bytes: &[u8]) -> Option<Vec<Descriptor>> {
+    serde_json::from_slice::<Manifest>(bytes).ok()?.manifests
+}
+
+/// The digests of those that hold a bundle, but for those that say that they attest something else.
+fn bundles_of(listed: Vec<Descriptor>) -> Vec<Digest> {
+    let is_bundle = |one: &Descriptor| one.artifact_type.as_ref().is_some_and(|kind| kind.starts_with(BUNDLE));
+    let may_sign = |one: &Descriptor| one.annotations.get(PREDICATE_ANNOTATION).is_none_or(|of| of == SIGNED);
+    let bundles = listed.iter().filter(|one| is_bundle(one) && may_sign(one));
+    bundles.filter_map(|one| Digest::parse(&one.digest)).collect()
+}
+
+/// Where `Link` says that the next page is, if that is the same registry.
+fn next_page(url: &Url, link: Option<&str>) -> Option<Url> {
+    let (target, rest) = link?.trim().strip_prefix('<')?.split_once('>')?;
+    let is_next = rest.split(';').any(|part| matches!(part.trim(), "rel=next" | "rel=\"next\""));
+    url.join(target).ok().filter(|next| is_next && next.origin() == url.origin())
 }
 
 /// The code of a registry's error. Its message is left out: it is the registry's to choose what it repeats there.

@@ -2,11 +2,13 @@
 //!
 //! Nothing here is trusted when it is read back: bytes are held against their digest, signatures are checked again.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
@@ -18,7 +20,8 @@ use crate::artifact::{ARTIFACT_BYTES, digest_of};
 use crate::core::name::Digest;
 use crate::verify::Signature;
 
-/// What all artifacts may take together; the oldest that no reference stands for go first.
+/// What all artifacts may take together. Those that no reference stands for go first, then those of references that nobody asked for
+/// in the longest time; what was just kept stays.
 const KEPT_BYTES: u64 = 2 << 30;
 const RECORD_BYTES: u64 = 32 << 20;
 
@@ -26,7 +29,16 @@ const RECORD_BYTES: u64 = 32 << 20;
 #[derive(Debug)]
 pub(super) struct Store {
     folder: PathBuf,
+    most_bytes: u64,
     next: AtomicU64,
+}
+
+/// A file with when it was last written, or asked for.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    used: SystemTime,
+    bytes: u64,
+    path: PathBuf,
 }
 
 /// What a reference stood for when the registry was last asked.
@@ -66,7 +78,7 @@ impl Store {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(Store { folder, next: AtomicU64::new(0) })
+        Ok(Store { folder, most_bytes: KEPT_BYTES, next: AtomicU64::new(0) })
     }
 
     /// Bytes by their digest, if they are there and unharmed.
@@ -101,16 +113,16 @@ impl Store {
             signatures: signatures.collect(),
         };
         let text = serde_json::to_vec(&record).context("writing down what a reference stands for")?;
-        self.write(&self.record_path(reference), &text)?;
-        self.prune()
+        let path = self.record_path(reference);
+        self.write(&path, &text)?;
+        self.prune(&path)
     }
 
     /// What a reference stood for; none if nothing was kept or it cannot be read.
     pub(super) fn kept(&self, reference: &Reference) -> Option<Kept> {
-        let record: Record = serde_json::from_slice(&read(&self.record_path(reference), RECORD_BYTES)?).ok()?;
-        if record.reference != reference.to_string() {
-            return None;
-        }
+        let path = self.record_path(reference);
+        let record = record(&path).filter(|record| record.reference == reference.to_string())?;
+        self.is_used(reference);
         let signature = |signature: RecordedSignature| match signature {
             RecordedSignature::Simple { payload, signature } => {
                 Some(Signature::Simple { payload: STANDARD.decode(payload).ok()?, signature })
@@ -122,6 +134,12 @@ impl Store {
             media_type: record.media_type,
             signatures: record.signatures.into_iter().filter_map(signature).collect(),
         })
+    }
+
+    /// Notes that a reference is in use, so that others go first. Where that cannot be noted, nothing is lost.
+    pub(super) fn is_used(&self, reference: &Reference) {
+        let record = File::options().append(true).open(self.record_path(reference));
+        let _ = record.and_then(|record| record.set_modified(SystemTime::now()));
     }
 
     fn blob_path(&self, hex: &str) -> PathBuf {
@@ -149,35 +167,53 @@ impl Store {
         written.with_context(|| format!("keeping an artifact in {}", path.display()))
     }
 
-    /// Removes the oldest artifacts that no reference stands for, down to the limit.
-    fn prune(&self) -> Result<()> {
-        let doing = || format!("looking through {}", self.folder.display());
-        let mut blobs: Vec<_> = fs::read_dir(self.folder.join("blobs"))
-            .with_context(doing)?
-            .flatten()
-            .filter_map(|entry| {
-                let about = entry.metadata().ok()?;
-                Some((about.modified().ok()?, about.len(), entry.file_name().to_string_lossy().into_owned()))
-            })
-            .collect();
-        let mut total: u64 = blobs.iter().map(|(_, bytes, _)| bytes).sum();
-        if total <= KEPT_BYTES {
+    /// Removes artifacts down to the limit, but not that of the record at `newest`.
+    fn prune(&self, newest: &Path) -> Result<()> {
+        let mut blobs = self.entries("blobs")?;
+        let mut total: u64 = blobs.iter().map(|blob| blob.bytes).sum();
+        if total <= self.most_bytes {
             return Ok(());
         }
-        let in_use: Vec<String> = fs::read_dir(self.folder.join("references"))
-            .with_context(doing)?
-            .flatten()
-            .filter_map(|entry| serde_json::from_slice::<Record>(&read(&entry.path(), RECORD_BYTES)?).ok())
-            .map(|record| record.layer)
-            .collect();
-        blobs.sort();
-        for (_, bytes, name) in blobs {
-            if total > KEPT_BYTES && !in_use.contains(&name) && fs::remove_file(self.blob_path(&name)).is_ok() {
-                total -= bytes;
+        let mut records: Vec<_> = self.entries("references")?.into_iter().map(|entry| entry.path).collect();
+        // The first to go is asked for last.
+        records.retain(|path| path != newest);
+        records.push(newest.to_owned());
+        let mut records: VecDeque<_> = records.into_iter().map(|path| (record(&path), path)).collect();
+        loop {
+            let is_in_use = |blob: &Entry| {
+                records
+                    .iter()
+                    .any(|(record, _)| record.as_ref().is_some_and(|record| self.blob_path(&record.layer) == blob.path))
+            };
+            blobs.retain(|blob| {
+                let goes = total > self.most_bytes && !is_in_use(blob) && fs::remove_file(&blob.path).is_ok();
+                total -= if goes { blob.bytes } else { 0 };
+                !goes
+            });
+            if total <= self.most_bytes || records.len() <= 1 {
+                return Ok(());
             }
+            let Some((_, path)) = records.pop_front() else { return Ok(()) };
+            let _ = fs::remove_file(path);
         }
-        Ok(())
     }
+
+    /// What is in one of the folders, the longest unused first.
+    fn entries(&self, part: &str) -> Result<Vec<Entry>> {
+        let folder = self.folder.join(part);
+        let found = fs::read_dir(&folder).with_context(|| format!("looking through {}", folder.display()))?;
+        let entry = |entry: fs::DirEntry| {
+            let about = entry.metadata().ok()?;
+            Some(Entry { used: about.modified().ok()?, bytes: about.len(), path: entry.path() })
+        };
+        let mut entries: Vec<_> = found.flatten().filter_map(entry).collect();
+        entries.sort();
+        Ok(entries)
+    }
+}
+
+fn record(path: &Path) -> Option<Record> {
+    serde_json::from_slice(&read(path, RECORD_BYTES)?).ok()
 }
 
 /// Reads a plain file of at most so many bytes.
@@ -224,6 +260,10 @@ mod tests {
         fs::write(&path, b"other").unwrap();
         assert_eq!(store.blob(digest), None);
         assert!(!path.exists(), "what is damaged is fetched again");
+        store.keep(&reference, digest, b"bytes", &kept()).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(4).unwrap();
+        assert_eq!(store.blob(digest), None, "cut short");
+        assert!(!path.exists());
         fs::write(store.record_path(&reference), b"{").unwrap();
         assert_eq!(store.kept(&reference), None);
     }
@@ -236,5 +276,38 @@ mod tests {
         fs::write(&half, b"half").unwrap();
         Store::open(folder.path()).unwrap();
         assert!(!half.exists());
+    }
+
+    #[test]
+    fn artifacts_go_when_there_are_too_many_first_those_that_nobody_asks_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store { most_bytes: 300, ..Store::open(folder.path()).unwrap() };
+        let reference = |tag: u8| Reference::parse(&format!("oci://h.io/a:{tag}")).unwrap();
+        let digest = |content: u8| digest_of(&[content; 100]);
+        let keep =
+            |tag: u8, content: u8| store.keep(&reference(tag), digest(content), &[content; 100], &kept()).unwrap();
+        let long_ago = |path: &Path, seconds: u64| {
+            let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            File::options().append(true).open(path).unwrap().set_modified(at).unwrap();
+        };
+        let there = || [1, 2, 3, 4, 5].map(|content| store.blob(digest(content)).is_some());
+        keep(1, 1);
+        // The tag moves: nothing stands for the first content any more.
+        keep(1, 2);
+        keep(2, 3);
+        assert_eq!(there(), [true, true, true, false, false]);
+        keep(3, 4);
+        assert_eq!(there(), [false, true, true, true, false], "what no reference stands for");
+        for tag in 1..=3 {
+            long_ago(&store.record_path(&reference(tag)), u64::from(tag));
+        }
+        assert!(store.kept(&reference(1)).is_some(), "the oldest is asked for");
+        keep(4, 5);
+        assert_eq!(there(), [false, true, false, true, true], "what was not asked for in the longest time");
+        assert!(store.kept(&reference(2)).is_none() && store.kept(&reference(4)).is_some());
+        // One that is larger than all that may be kept stays alone.
+        let large = digest_of(&[9; 400]);
+        store.keep(&reference(5), large, &[9; 400], &kept()).unwrap();
+        assert_eq!((there(), store.blob(large).is_some()), ([false; 5], true));
     }
 }

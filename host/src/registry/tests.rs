@@ -60,7 +60,7 @@ fn manifest(resolved: Resolved) -> Option<Digest> {
 fn a_tag_is_asked_for_again_and_a_digest_never() {
     let wasm = Arc::new(Mutex::new(b"first".to_vec()));
     let (address, asked) = serve(wasm.clone());
-    let registry = Registry::start(None, Niceness::among_others().unwrap()).unwrap();
+    let registry = Registry::new(None, Niceness::among_others().unwrap()).unwrap();
     let reference = Reference::parse(&format!("oci://{address}/a:1")).unwrap();
     let resolve = |known| registry.resolve(&reference, &Keys::default(), known).map(manifest).unwrap();
     let first = digest_of(&manifest_of(b"first"));
@@ -82,7 +82,7 @@ fn a_tag_is_asked_for_again_and_a_digest_never() {
 #[test]
 fn what_is_unsigned_is_not_even_fetched() {
     let (address, asked) = serve(Arc::new(Mutex::new(b"wasm".to_vec())));
-    let registry = Registry::start(None, Niceness::among_others().unwrap()).unwrap();
+    let registry = Registry::new(None, Niceness::among_others().unwrap()).unwrap();
     let reference = Reference::parse(&format!("oci://{address}/a:1")).unwrap();
     let key = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE97LwYDRMjgLmw30KBfqf3qvxN/r+\n\
                kPQSgtdM6OThfWdGaG3E0jDtdM1wrmQIAWZi8oBDruca5wWFI+O8qHxugQ==\n-----END PUBLIC KEY-----\n";
@@ -96,7 +96,7 @@ fn what_is_unsigned_is_not_even_fetched() {
 #[test]
 fn nobody_there_is_an_outage_and_a_refusal_is_none() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let registry = Registry::start(None, Niceness::among_others().unwrap()).unwrap();
+    let registry = Registry::new(None, Niceness::among_others().unwrap()).unwrap();
     let reference = Reference::parse(&format!("oci://{free}/a:1")).unwrap();
     let Err(fault) = registry.load(&reference, &Keys::default()) else { panic!("it was there") };
     assert!(fault.is_outage(), "{fault}");

@@ -1,4 +1,7 @@
 //! From a registry's challenge to the header that satisfies it: basic, bearer, a token that is exchanged, Azure's workload identity.
+//! Tokens are kept until shortly before they expire, and those who need the same one at once share it.
+
+use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
@@ -8,12 +11,19 @@ use super::client::{Answer, Ask, Client};
 use super::credentials::{Credentials, Secret, Workload, read_small};
 use super::fault::Fault;
 use super::reference::{Reference, is_loopback};
+use super::shared::Shared;
 
 /// The most that a token's answer may take.
 const TOKEN_BYTES: u64 = 256 << 10;
+/// How long a token is good for that does not say: what docker's registries grant where nothing is said.
+const UNSAID: Duration = Duration::from_secs(60);
+/// The longest that a token is kept, whatever it says.
+const LONGEST: Duration = Duration::from_secs(12 * 3_600);
+/// A token is kept until so long before its end, or for nine tenths of its life where that is sooner.
+const BEFORE_END: Duration = Duration::from_secs(300);
 
 /// What may be done with a repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Access {
     /// Read.
     Pull,
@@ -69,47 +79,108 @@ impl Challenge {
 }
 
 #[derive(Deserialize)]
-struct Tokens {
+struct Granted {
     token: Option<String>,
     access_token: Option<String>,
     refresh_token: Option<String>,
+    /// Of the access token, in seconds.
+    expires_in: Option<u64>,
+}
+
+/// What tokens are kept for, and by whose right.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Purpose {
+    host: String,
+    repository: String,
+    access: Access,
+    credentials: Credentials,
+}
+
+/// The tokens that were granted and are still good. One per process.
+#[derive(Default)]
+pub(super) struct Tokens {
+    /// By registry and scope: the header that opens it.
+    headers: Shared<Purpose, HeaderValue>,
+    /// By registry and identity: what Azure's exchange gave for the pod's own token.
+    exchanged: Shared<(String, Workload), Secret>,
 }
 
 /// What asks for tokens, and for what.
 pub(super) struct Login<'a> {
     pub(super) client: &'a Client,
+    pub(super) tokens: &'a Tokens,
     pub(super) reference: &'a Reference,
     pub(super) access: Access,
+    pub(super) credentials: &'a Credentials,
 }
 
 impl Login<'_> {
+    /// The header that let us in before and should still do.
+    pub(super) fn kept(&self) -> Option<HeaderValue> {
+        self.tokens.headers.peek(&self.purpose())
+    }
+
+    /// That header does not let us in any more.
+    pub(super) fn forget(&self, header: &HeaderValue) {
+        self.tokens.headers.forget(&self.purpose(), header);
+    }
+
     /// Gets the header that satisfies `challenge`; none where there is nothing to give.
-    pub(super) async fn satisfy(
-        &self,
-        challenge: &Challenge,
-        credentials: &Credentials,
-    ) -> Result<Option<HeaderValue>, Fault> {
-        match (challenge, credentials) {
+    pub(super) async fn satisfy(&self, challenge: &Challenge) -> Result<Option<HeaderValue>, Fault> {
+        match (challenge, self.credentials) {
             (Challenge::Basic, Credentials::Basic { user, password }) => self.header(&basic(user, password)).map(Some),
             (Challenge::Basic, Credentials::Anonymous { .. }) => Ok(None),
             (Challenge::Basic, Credentials::Identity(_) | Credentials::Workload(_)) => {
                 Err(self.fault("it wants name and password, and what is configured is a token"))
             }
-            (Challenge::Bearer { realm, service }, credentials) => {
-                let realm = self.realm(realm)?;
-                let token = match credentials {
-                    Credentials::Anonymous { .. } => self.token(realm, service.as_deref(), None).await?,
-                    Credentials::Basic { user, password } => {
-                        self.token(realm, service.as_deref(), Some(basic(user, password))).await?
-                    }
-                    Credentials::Identity(refresh) => self.refreshed(realm, service.as_deref(), refresh).await?,
-                    Credentials::Workload(workload) => {
-                        let refresh = self.exchanged(workload).await?;
-                        self.refreshed(realm, service.as_deref(), &refresh).await?
-                    }
+            (Challenge::Bearer { realm, service }, _) => {
+                let fetch = async {
+                    let (token, time) = self.granted(self.realm(realm)?, service.as_deref()).await?;
+                    Ok((self.header(&format!("Bearer {}", token.0))?, time))
                 };
-                self.header(&format!("Bearer {}", token.0)).map(Some)
+                Box::pin(self.tokens.headers.get(&self.purpose(), fetch)).await.map(Some)
             }
+        }
+    }
+
+    fn purpose(&self) -> Purpose {
+        Purpose {
+            host: self.reference.host().to_owned(),
+            repository: self.reference.repository().to_owned(),
+            access: self.access,
+            credentials: self.credentials.clone(),
+        }
+    }
+
+    /// A token for this repository, and for how long it may be kept.
+    async fn granted(&self, realm: Url, service: Option<&str>) -> Result<(Secret, Duration), Fault> {
+        match self.credentials {
+            Credentials::Anonymous { .. } => self.token(realm, service, None).await,
+            Credentials::Basic { user, password } => self.token(realm, service, Some(basic(user, password))).await,
+            Credentials::Identity(refresh) => self.refreshed(realm, service, refresh).await,
+            Credentials::Workload(workload) => self.by_workload(realm, service, workload).await,
+        }
+    }
+
+    /// By what Azure exchanges the pod's own token for. That may have been withdrawn since: then once more from the beginning.
+    async fn by_workload(
+        &self,
+        realm: Url,
+        service: Option<&str>,
+        workload: &Workload,
+    ) -> Result<(Secret, Duration), Fault> {
+        let whose = (self.reference.host().to_owned(), workload.clone());
+        let exchanged = || Box::pin(self.tokens.exchanged.get(&whose, self.exchanged(workload)));
+        let kept = self.tokens.exchanged.peek(&whose);
+        let refresh = exchanged().await?;
+        let granted = self.refreshed(realm.clone(), service, &refresh).await;
+        if !matches!(granted, Err(Fault::Credentials { .. })) {
+            return granted;
+        }
+        self.tokens.exchanged.forget(&whose, &refresh);
+        match kept == Some(refresh) {
+            true => self.refreshed(realm, service, &exchanged().await?).await,
+            false => granted,
         }
     }
 
@@ -144,7 +215,12 @@ impl Login<'_> {
     }
 
     /// Asks with name and password, or with nothing, as docker does.
-    async fn token(&self, mut realm: Url, service: Option<&str>, basic: Option<String>) -> Result<Secret, Fault> {
+    async fn token(
+        &self,
+        mut realm: Url,
+        service: Option<&str>,
+        basic: Option<String>,
+    ) -> Result<(Secret, Duration), Fault> {
         {
             let mut query = realm.query_pairs_mut();
             if let Some(service) = service {
@@ -158,7 +234,12 @@ impl Login<'_> {
     }
 
     /// Exchanges a refresh token for one that opens this repository.
-    async fn refreshed(&self, realm: Url, service: Option<&str>, refresh: &Secret) -> Result<Secret, Fault> {
+    async fn refreshed(
+        &self,
+        realm: Url,
+        service: Option<&str>,
+        refresh: &Secret,
+    ) -> Result<(Secret, Duration), Fault> {
         let scope = self.scope();
         let form = [
             ("grant_type", "refresh_token"),
@@ -172,7 +253,7 @@ impl Login<'_> {
     }
 
     /// The pod's own token for one of Azure's directory, and that for the registry's.
-    async fn exchanged(&self, workload: &Workload) -> Result<Secret, Fault> {
+    async fn exchanged(&self, workload: &Workload) -> Result<(Secret, Duration), Fault> {
         let assertion = read_small(&workload.token_file).map_err(|why| self.fault(&why))?;
         let authority = workload.authority.trim_end_matches('/');
         let url = self.realm(&format!("{authority}/{}/oauth2/v2.0/token", workload.tenant))?;
@@ -184,7 +265,7 @@ impl Login<'_> {
             ("client_assertion", assertion.trim()),
         ];
         let answer = self.client.ask(&Ask::form(url, &form, TOKEN_BYTES)).await?;
-        let directory = self.read(
+        let (directory, _) = self.read(
             &answer,
             "token of Azure's directory (is the federated credential set up for this service account?)",
             |tokens| tokens.access_token,
@@ -203,17 +284,48 @@ impl Login<'_> {
         })
     }
 
-    /// Takes a token out of an answer, of which nothing else is ever shown.
-    fn read(&self, answer: &Answer, what: &str, take: impl Fn(Tokens) -> Option<String>) -> Result<Secret, Fault> {
+    /// Takes a token out of an answer, of which nothing else is ever shown, and says for how long it may be kept.
+    fn read(
+        &self,
+        answer: &Answer,
+        what: &str,
+        take: impl Fn(Granted) -> Option<String>,
+    ) -> Result<(Secret, Duration), Fault> {
         if !answer.status.is_success() {
             return Err(self.fault(&format!(
                 "{} was answered when asked for the {what}: check the login",
                 answer.status.as_u16()
             )));
         }
-        let token = serde_json::from_slice(&answer.body).ok().and_then(take).filter(|token| !token.is_empty());
-        token.map(Secret).ok_or_else(|| self.fault(&format!("the answer for the {what} holds none")))
+        let granted: Option<Granted> = serde_json::from_slice(&answer.body).ok();
+        let said = granted.as_ref().and_then(|granted| granted.expires_in).map(Duration::from_secs);
+        let token = granted.and_then(take).filter(|token| !token.is_empty());
+        let token = token.ok_or_else(|| self.fault(&format!("the answer for the {what} holds none")))?;
+        let time = kept_for(said.or_else(|| life(&token)));
+        Ok((Secret(token), time))
     }
+}
+
+/// For how long a token of this life is kept.
+fn kept_for(life: Option<Duration>) -> Duration {
+    let life = life.unwrap_or(UNSAID).min(LONGEST);
+    life - BEFORE_END.min(life / 10)
+}
+
+/// How long a token lives by its own words, if it is a JWT: Azure says it nowhere else. Between two of its own times, so that our
+/// clock does not matter.
+fn life(token: &str) -> Option<Duration> {
+    use base64::Engine as _;
+    #[derive(Deserialize)]
+    struct Times {
+        exp: u64,
+        iat: Option<u64>,
+        nbf: Option<u64>,
+    }
+    let payload = token.split('.').nth(1)?;
+    let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let times: Times = serde_json::from_slice(&payload).ok()?;
+    Some(Duration::from_secs(times.exp.saturating_sub(times.iat.or(times.nbf)?)))
 }
 
 fn basic(user: &str, password: &Secret) -> String {
@@ -225,6 +337,39 @@ fn basic(user: &str, password: &Secret) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_kept_until_shortly_before_its_end() {
+        let seconds = |life: Option<u64>| kept_for(life.map(Duration::from_secs)).as_secs();
+        for (life, kept) in [
+            (None, 54),
+            (Some(0), 0),
+            (Some(60), 54),
+            (Some(600), 540),
+            (Some(10_800), 10_500),
+            (Some(u64::MAX), 12 * 3_600 - 300),
+        ] {
+            assert_eq!(seconds(life), kept, "{life:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_says_itself_how_long_it_lives() {
+        use base64::Engine as _;
+        let token =
+            |payload: &str| format!("e30.{}.x", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload));
+        for (token, seconds) in [
+            (token(r#"{"iat":1000,"nbf":5,"exp":11800}"#), Some(10_800)),
+            (token(r#"{"nbf":1000,"exp":1060}"#), Some(60)),
+            (token(r#"{"iat":1000,"exp":900}"#), Some(0)),
+            (token(r#"{"exp":900}"#), None),
+            (token(r#"{"iat":-1,"exp":900}"#), None),
+            ("e30.%%%.x".to_owned(), None),
+            ("opaque".to_owned(), None),
+        ] {
+            assert_eq!(life(&token).map(|life| life.as_secs()), seconds, "{token}");
+        }
+    }
 
     #[test]
     fn challenges_are_read_in_the_forms_that_registries_write() {

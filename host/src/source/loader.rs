@@ -17,7 +17,7 @@ use crate::core::event::{Event, LoadedVersion};
 use crate::core::health::Stage;
 use crate::core::name::{Digest, PluginId, PluginName};
 use crate::driver::{Clock, Inbox, Message};
-use crate::guest::{Prepared, Toolbox};
+use crate::guest::{Prepared, Toolbox, Unloadable};
 use crate::lanes::priority::{Niceness, Role};
 use crate::registry::Registry;
 use crate::verify::Keys;
@@ -93,6 +93,9 @@ struct Shared {
     compiler: Compiler,
     fetcher: Fetcher,
     memory_limit_bytes: u64,
+    niceness: Niceness,
+    /// How many fetchers run: none until there is something to fetch.
+    fetchers: Mutex<usize>,
     inbox: Arc<Inbox>,
 }
 
@@ -166,22 +169,12 @@ impl Loader {
             compiler,
             fetcher: Fetcher::new(registry, clock, inbox.clone()),
             memory_limit_bytes,
+            niceness,
+            fetchers: Mutex::new(0),
             inbox,
         });
-        let loaders = (0..threads.max(1)).map(|number| (format!("loader-{number}"), What::Files));
-        let fetchers = (0..FETCHERS).map(|number| (format!("fetcher-{number}"), What::References));
-        for (name, what) in loaders.chain(fetchers) {
-            let shared = shared.clone();
-            std::thread::Builder::new()
-                .name(name)
-                .spawn(move || {
-                    // Compile children are started from here, and inherit this.
-                    if let Err(error) = niceness.take(Role::Guest) {
-                        tracing::warn!(error = format!("{error:#}"), "compiling at normal priority");
-                    }
-                    shared.work(what);
-                })
-                .context("starting a loader's thread")?;
+        for number in 0..threads.max(1) {
+            shared.spawn(format!("loader-{number}"), What::Files).context("starting a loader's thread")?;
         }
         Ok(Loader { shared })
     }
@@ -190,6 +183,13 @@ impl Loader {
     pub fn load(&self, job: Job) {
         if !job.again {
             self.shared.inbox.send(Message::Event(Event::Found { plugin: job.plugin }));
+        }
+        if What::References.is(&job)
+            && let Err(error) = self.shared.start_fetchers()
+        {
+            let reason = format!("{}: no thread to fetch it with ({error}): is there a limit of processes?", job.place);
+            self.shared.inbox.send(Message::Event(Event::Refused { plugin: job.plugin, digest: None, reason }));
+            return;
         }
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).push(job);
         // One of the threads is for it, and it is not told which.
@@ -211,6 +211,31 @@ impl Loader {
 type Loaded = (Option<PluginLayer>, LoadedVersion, Arc<Prepared>);
 
 impl Shared {
+    fn spawn(self: &Arc<Shared>, name: String, what: What) -> std::io::Result<()> {
+        let shared = self.clone();
+        let work = move || {
+            // Compile children are started from here, and inherit this.
+            if let Err(error) = shared.niceness.take(Role::Guest) {
+                tracing::warn!(error = format!("{error:#}"), "compiling at normal priority");
+            }
+            shared.work(what);
+        };
+        std::thread::Builder::new().name(name).spawn(work).map(drop)
+    }
+
+    /// Starts those fetchers that are not there yet. One is enough to go on with.
+    fn start_fetchers(self: &Arc<Shared>) -> std::io::Result<()> {
+        let mut running = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
+        while *running < FETCHERS {
+            match self.spawn(format!("fetcher-{running}"), What::References) {
+                Ok(()) => *running += 1,
+                Err(error) if *running == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
     fn work(&self, what: What) {
         loop {
             let job = self.next(what);
@@ -317,12 +342,14 @@ impl Shared {
         let said = |refused: Refused| refused.to_string();
         let compiled = self.compiler.code(artifact, anatomy.kind).map_err(said)?;
         match self.toolbox.load(&compiled) {
-            // What the cache held is not to blame an artifact with.
-            Err(_) if compiled.is_from_cache() => {
+            // What the cache held is not to blame an artifact with. What it imports is, and is the same after another compile.
+            Err(Unloadable::Code(why)) if compiled.is_from_cache() => {
+                tracing::warn!(digest = %artifact.digest, why, "code from the cache is not taken; it is made again");
                 self.toolbox.load(&self.compiler.code_anew(artifact, anatomy.kind).map_err(said)?)
             }
             loaded => loaded,
         }
+        .map_err(|unloadable| unloadable.to_string())
     }
 }
 

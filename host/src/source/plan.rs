@@ -56,10 +56,10 @@ impl Want {
 }
 
 impl Want {
-    /// How often its registry is asked again.
-    pub(super) fn refresh(&self) -> Option<Duration> {
+    /// After what time its registry is asked again, given a number between 0 and 1.
+    pub(super) fn refresh(&self, drawn: f64) -> Option<Duration> {
         match self {
-            Want::Registry { config, .. } => Some(config.refresh),
+            Want::Registry { config, .. } => Some(spread(config.refresh, drawn)),
             Want::File { .. } | Want::Refused(_) | Want::Ignored { .. } => None,
         }
     }
@@ -71,6 +71,12 @@ impl Want {
             Want::File { .. } | Want::Registry { .. } | Want::Refused(_) | Want::Ignored { .. } => None,
         }
     }
+}
+
+/// A tenth less to a tenth more, so that a thousand pods that were started together do not ask together for ever.
+fn spread(every: Duration, drawn: f64) -> Duration {
+    let seconds = every.as_secs_f64() * (0.9 + 0.2 * drawn.clamp(0.0, 1.0));
+    Duration::try_from_secs_f64(seconds).unwrap_or(every)
 }
 
 /// What is to be, by name, and what is wrong with names.
@@ -140,4 +146,26 @@ pub(super) fn plan(configuration: &Configuration, found: Vec<Discovered>) -> Pla
     let is_unsigned = |want: &Want| matches!(want, Want::Registry { keys, .. } if keys.is_empty());
     let unsigned = wants.iter().filter(|(_, want)| is_unsigned(want)).map(|(name, _)| name.to_string()).collect();
     Plan { wants, misnamed, unsigned }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refresh_comes_within_a_tenth_of_its_time_wherever_the_draw_falls() {
+        let minute = Duration::from_secs(60);
+        let spread_ms = |drawn: f64| spread(minute, drawn).as_millis();
+        assert_eq!([0.0, 0.5, 1.0, -7.0, 7.0].map(spread_ms), [54_000, 60_000, 66_000, 54_000, 66_000]);
+        assert_eq!(spread(Duration::MAX, 1.0), Duration::MAX);
+        // A thousand hosts are told apart: no second of the twelve in which they ask has more than a few times its share.
+        let mut by_second = [0; 12];
+        for host in 0..1_000_u32 {
+            let at = spread(minute, f64::from(host) / 1_000.0).as_secs().saturating_sub(54);
+            if let Some(second) = usize::try_from(at).ok().and_then(|at| by_second.get_mut(at)) {
+                *second += 1;
+            }
+        }
+        assert!(by_second.iter().all(|asked| (60..120).contains(asked)), "{by_second:?}");
+    }
 }

@@ -8,7 +8,7 @@ use super::Keys;
 use crate::core::name::Digest;
 
 /// What a bundle's statement must be of: an attestation by the same key says something else.
-const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
+pub const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
 const STATEMENT: &str = "application/vnd.in-toto+json";
 
 /// A signature as it came from a registry or was kept. Not trusted.

@@ -12,7 +12,7 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject as _;
 
-pub use cosign::Signature;
+pub use cosign::{SIGNED, Signature};
 
 use crate::core::name::Digest;
 

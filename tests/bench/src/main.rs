@@ -18,6 +18,7 @@ mod metering;
 mod quota;
 mod quota_child;
 mod report;
+mod rss;
 mod slice;
 mod stage;
 mod storm;
@@ -31,6 +32,7 @@ use report::Report;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    windlass::host::prefer_small_pages();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // The other processes of a benchmark are this same binary.
     match arguments.first().map(String::as_str) {
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Some("slice") => slice::run(short),
         Some("quota") => quota::run(short),
         Some("density") => density::run(short),
+        Some("rss") => rss::run(short),
         Some("coldstart") => coldstart::run(short),
         Some("storm") => storm::run(short),
         Some("swap") => swap::run(short),

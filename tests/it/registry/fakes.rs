@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use windlass_tests::{Host, Scene, guest};
+use windlass_tests::{Host, Mount, Scene, guest};
 
 use super::fake::{Fake, Request, manifest_of, respond, serve_wasm};
 use super::{digest, good, not_pulled};
@@ -134,4 +134,36 @@ fn what_was_fetched_once_runs_on_whatever_the_registry_answers_later() {
         assert!(description.contains("what was kept of it is used"), "{entry}");
         assert_eq!(host.stop(), 0);
     }
+}
+
+#[test]
+fn on_a_full_disk_what_was_fetched_runs_and_is_not_kept() {
+    let data = tempfile::tempdir().unwrap();
+    let Some(_mount) = Mount::tmpfs(data.path(), "size=96k,mode=700") else { return };
+    std::fs::write(data.path().join("filler"), vec![0; 80 << 10]).unwrap();
+    let wasm = guest("heartbeat");
+    let fake = Fake::start(move |request| serve_wasm(request, &wasm));
+    let source = fake.at("a:1");
+    let yaml =
+        format!("dataDir: {}\nplugins:\n  job: {{ source: \"{source}\", every: 100ms }}\n", data.path().display());
+    let mut host = Scene::new().run(&yaml);
+    host.wait_for_run("job");
+    let entry = host.json("/health")["entries"]["windlass"].clone();
+    let said = entry["description"].as_str().unwrap_or_default();
+    assert!(entry["status"] == "Degraded" && said.contains("it is not kept for a restart"), "{entry}");
+    assert!(said.contains(&source) && said.contains("No space left") && said.contains("dataDir's disk"), "{entry}");
+    assert_eq!(host.stop(), 0);
+    let left = |part: &str| std::fs::read_dir(data.path().join("artifacts").join(part)).unwrap().count();
+    assert_eq!((left("blobs"), left("")), (0, 2), "something half written is left");
+    // There is room again: the next start keeps it, and the one after that needs no registry.
+    std::fs::remove_file(data.path().join("filler")).unwrap();
+    let status = std::process::Command::new("mount").args(["-o", "remount,size=8m"]).arg(data.path()).status();
+    assert!(status.unwrap().success());
+    let mut host = Scene::new().run(&yaml);
+    host.wait_for_run("job");
+    assert_eq!((host.stop(), left("blobs")), (0, 1));
+    drop(fake);
+    let host = Scene::new().run(&yaml);
+    host.wait_for_run("job");
+    drop(host);
 }

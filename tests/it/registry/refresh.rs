@@ -81,3 +81,30 @@ fn what_was_refused_at_start_is_asked_for_again() {
     runs_on(&host, 2);
     entry_is(&host, "Healthy");
 }
+
+/// The names of a host's threads that are for registries.
+fn registry_threads(host: &Host) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{}/task", host.pid())).unwrap().flatten();
+    let names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+    let is_one = |name: &String| name == "registry" || name.starts_with("fetcher-");
+    let mut names: Vec<_> = names.map(|name| name.trim().to_owned()).filter(is_one).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn who_needs_no_registry_has_no_thread_for_one() {
+    let Some(registry) = Registry::start() else { return };
+    let scene = Scene::new().guest("heartbeat");
+    let reference = registry.at("job:1");
+    push(&scene, 1, &reference);
+    let host = scene.run("plugins:\n  job: { source: file:heartbeat.wasm, every: 50ms }\n");
+    runs_on(&host, 1);
+    assert!(registry_threads(&host).is_empty(), "{:?}", registry_threads(&host));
+    let config = host.scene().path().join("windlass.yaml");
+    let text = fs::read_to_string(&config).unwrap().replace("file:heartbeat.wasm", &format!("\"{reference}\""));
+    fs::write(&config, text).unwrap();
+    host.signal("HUP");
+    runs_on(&host, 2);
+    assert_eq!(registry_threads(&host), ["fetcher-0", "fetcher-1", "fetcher-2", "fetcher-3", "registry"]);
+}

@@ -13,7 +13,7 @@ use super::real::{Registry, openssl};
 const HTPASSWD: &str = "user:$2b$04$Lr5IeLjmTOGocaAyFQj04u.3Iwh/jAKA5xhR5aEVys2KF8Mcpjxze\n";
 
 /// Makes a CA, and a certificate of it for the names that tests use.
-fn certificates(folder: &Path) {
+pub fn certificates(folder: &Path) {
     let p256 = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"];
     let ca = ["req", "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=windlass-test-ca"];
     openssl(folder, &[&ca[..], &p256].concat());

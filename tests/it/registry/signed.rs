@@ -11,7 +11,7 @@ use super::{base64, digest, good};
 use crate::docs::{block, shell};
 
 /// Makes `NAME.key` and `NAME.pub`, as `cosign generate-key-pair` does but for the password.
-fn key(folder: &Path, name: &str) {
+pub fn key(folder: &Path, name: &str) {
     let (private, public) = (format!("{name}.key"), format!("{name}.pub"));
     openssl(folder, &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &private]);
     openssl(folder, &["ec", "-in", &private, "-pubout", "-out", &public]);
@@ -43,8 +43,11 @@ fn cosign_2(registry: &Registry, repository: &str, folder: &Path, name: &str, ma
     registry.manifest(repository, &format!("{}.sig", manifest.replace(':', "-")), &oci_manifest(config, layer));
 }
 
-/// Signs a manifest as cosign 3 does: a bundle that refers to it; this registry has no referrers API, so under the tag instead.
-fn cosign_3(registry: &Registry, repository: &str, folder: &Path, name: &str, manifest: &str) {
+/// The media type of what cosign 3 makes.
+pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+
+/// The bundle in which cosign 3 signs a manifest.
+pub fn bundle(folder: &Path, name: &str, manifest: &str) -> Value {
     let statement = json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{ "digest": { "sha256": manifest.strip_prefix("sha256:").unwrap() } }],
@@ -54,22 +57,26 @@ fn cosign_3(registry: &Registry, repository: &str, folder: &Path, name: &str, ma
     .to_string();
     let kind = "application/vnd.in-toto+json";
     let encoded = format!("DSSEv1 {} {kind} {} {statement}", kind.len(), statement.len());
-    let bundle_type = "application/vnd.dev.sigstore.bundle.v0.3+json";
-    let bundle = json!({
-        "mediaType": bundle_type,
+    json!({
+        "mediaType": BUNDLE,
         "verificationMaterial": { "publicKey": { "hint": "" } },
         "dsseEnvelope": {
             "payload": base64(statement.as_bytes()),
             "payloadType": kind,
             "signatures": [{ "sig": sign(folder, name, encoded.as_bytes()) }],
         },
-    });
+    })
+}
+
+/// Signs a manifest as cosign 3 does: a bundle that refers to it; this registry has no referrers API, so under the tag instead.
+fn cosign_3(registry: &Registry, repository: &str, folder: &Path, name: &str, manifest: &str) {
+    let bundle = bundle(folder, name, manifest);
     let mut layer = registry.blob(repository, bundle.to_string().as_bytes());
-    layer["mediaType"] = json!(bundle_type);
+    layer["mediaType"] = json!(BUNDLE);
     let mut config = registry.blob(repository, b"{}");
     config["mediaType"] = json!("application/vnd.oci.empty.v1+json");
     let mut referrer = oci_manifest(config, layer);
-    referrer["artifactType"] = json!(bundle_type);
+    referrer["artifactType"] = json!(BUNDLE);
     let bytes = referrer.to_string();
     let referrer = registry.manifest(repository, "bundle", &referrer);
     let index = json!({
@@ -77,7 +84,7 @@ fn cosign_3(registry: &Registry, repository: &str, folder: &Path, name: &str, ma
         "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [{
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "artifactType": bundle_type,
+            "artifactType": BUNDLE,
             "digest": referrer,
             "size": bytes.len(),
         }],

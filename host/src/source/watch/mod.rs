@@ -332,7 +332,7 @@ impl Watcher {
         let first = before.is_none();
         let refresh_at = match before {
             Some(before) if is_same => before.refresh_at,
-            Some(_) | None => want.refresh().map(|every| self.epoch.elapsed().saturating_add(every)),
+            Some(_) | None => want.refresh(fastrand::f64()).map(|every| self.epoch.elapsed().saturating_add(every)),
         };
         if before.is_some_and(|before| before.refresh_at.is_some()) && refresh_at.is_none() {
             // What its registry was in trouble with is no longer said.
@@ -376,7 +376,7 @@ impl Watcher {
         let now = self.epoch.elapsed();
         for (name, known) in &mut self.known {
             if known.refresh_at.is_some_and(|at| at <= now) {
-                known.refresh_at = known.want.refresh().map(|every| now.saturating_add(every));
+                known.refresh_at = known.want.refresh(fastrand::f64()).map(|every| now.saturating_add(every));
                 let job = job(known.id, name, &known.want, false).map(|job| Job { again: true, ..job });
                 self.steps.extend(job.map(Step::Load));
             }

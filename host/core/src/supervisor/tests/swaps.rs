@@ -137,6 +137,28 @@ fn a_candidate_must_answer_its_own_check_well() {
 }
 
 #[test]
+fn a_candidate_whose_check_starved_is_asked_again_and_not_blamed() {
+    let mut story = Story::of("every: 10s");
+    story.end(Outcome::Succeeded);
+    story.load(2, true, &[]);
+    let asked = |story: &Story| {
+        let is_its_own =
+            |action: &&Action| matches!(action, Action::Check { digest, .. } if *digest == Digest([2; 32]));
+        story.actions.iter().filter(is_its_own).count()
+    };
+    for times in 1..=5 {
+        assert_eq!(asked(&story), times);
+        story.tell(Event::CheckStarved { plugin: story.plugin, digest: Digest([2; 32]) });
+        story.stands(State::Active, Status::Healthy, "");
+        assert_eq!(story.live(), 1);
+    }
+    story.tell(Event::CheckStarved { plugin: story.plugin, digest: Digest([3; 32]) });
+    assert_eq!(asked(&story), 6, "that was another one's");
+    story.says(2, Status::Healthy);
+    assert_eq!(story.live(), 2);
+}
+
+#[test]
 fn a_trial_run_must_succeed_before_the_switch() {
     let mut story = Story::of("every: 10s, trial: OneRun, backoffLimit: 0");
     story.begin();
