@@ -2,18 +2,30 @@
 #
 #   docker build -t windlass .
 #
-# The same sources give the same bytes: versions are pinned by Cargo.lock and by the two arguments, paths and times are left out.
-# `--build-arg SOURCE_DATE_EPOCH=…` and a digest for BASE make it exact. For another architecture, build on it or under QEMU.
+# The same sources give the same bytes: versions are pinned by Cargo.lock and by the arguments, paths and times are left out.
+# `--build-arg SOURCE_DATE_EPOCH=…` makes it exact. For another architecture, build on it or under QEMU; `cargo xtask release --target` needs
+# neither. Nothing here needs BuildKit, nor a platform in FROM, which `az acr build` does not understand.
 
 ARG RUST_VERSION=1.95.0
-ARG BASE=docker.io/library/rust:${RUST_VERSION}-bookworm
+# renovate: datasource=docker depName=docker.io/library/rust versioning=docker
+ARG BASE=docker.io/library/rust:1.95.0-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1
 
 FROM ${BASE} AS build
 ARG RUST_VERSION
 ENV RUSTUP_TOOLCHAIN=${RUST_VERSION} CARGO_TERM_COLOR=never
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates musl-tools tzdata \
-    && rustup target add "$(uname -m)-unknown-linux-musl"
+# One way for every architecture: clang with musl's headers, and Rust's own linker.
+# The archive of a Debian release keeps one version of a package, so that a pinned one would soon be gone.
+# hadolint ignore=DL3008
+RUN cpu="$(uname -m)" \
+    && apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates clang llvm musl-dev tzdata \
+    && rustup target add "${cpu}-unknown-linux-musl" \
+    && printf '%s\n' \
+        '[build]' "target = '${cpu}-unknown-linux-musl'" \
+        "[target.${cpu}-unknown-linux-musl]" "linker = 'rust-lld'" \
+        '[env]' "CC_${cpu}_unknown_linux_musl = 'clang'" "AR_${cpu}_unknown_linux_musl = 'llvm-ar'" \
+        "CFLAGS_${cpu}_unknown_linux_musl = '-nostdlibinc -isystem /usr/include/${cpu}-linux-musl'" \
+        > "${CARGO_HOME}/config.toml"
 WORKDIR /src
 
 # Dependencies, which take minutes and seldom change, apart from the code: the manifests alone, around empty sources.
@@ -25,15 +37,15 @@ RUN cp Cargo.toml whole.toml \
     && mkdir -p host/src host/core/src \
     && echo 'fn main() {}' > host/src/main.rs \
     && touch host/src/lib.rs host/core/src/lib.rs \
-    && cargo build --release --target "$(uname -m)-unknown-linux-musl" -p windlass \
+    && cargo build --release -p windlass \
     && mv whole.toml Cargo.toml
 
 # The code. Its own lock file again, which the step before had to shorten.
 COPY . .
 RUN touch host/src/main.rs host/src/lib.rs host/core/src/lib.rs \
-    && cargo build --locked --release --target "$(uname -m)-unknown-linux-musl" -p windlass \
+    && cargo build --locked --release -p windlass \
     && mkdir -p /files/usr/bin /files/usr/share /files/etc/ssl/certs /files/plugins \
-    && cp "target/$(uname -m)-unknown-linux-musl/release/windlass" /files/usr/bin/ \
+    && cp target/*-unknown-linux-musl/release/windlass /files/usr/bin/ \
     && cp /etc/ssl/certs/ca-certificates.crt /files/etc/ssl/certs/ \
     && cp -r /usr/share/zoneinfo /files/usr/share/ \
     && echo 'windlass:x:65532:65532::/:' > /files/etc/passwd \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A managed identity for the pod itself, as workload identity: what it needs to read a Key Vault, or to pull from the registry by itself.
+# A managed identity for the pod itself, as workload identity: what it needs to read a Key Vault, or to pull from the registry by itself. Needs Azure.
 set -euo pipefail
 cd "$(dirname "$0")"
 # shellcheck source=settings.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the host's image and the chart, and pushes both to the registry. `image.sh --remote` builds in Azure, for those without Docker.
+# Builds the host's image and the chart, and pushes both to the registry. `image.sh --remote` builds in Azure, for those without Docker. Needs Azure.
 set -euo pipefail
 cd "$(dirname "$0")"
 # shellcheck source=settings.sh
@@ -9,7 +9,8 @@ cd ../..
 if [ "${1:-}" = --remote ]; then
     az acr build --registry "$REGISTRY" --image "windlass:$VERSION" .
 else
-    docker build --tag "$REGISTRY.azurecr.io/windlass:$VERSION" .
+    # The nodes' architecture, whatever this machine's is; on another it takes QEMU.
+    docker build --platform linux/amd64 --tag "$REGISTRY.azurecr.io/windlass:$VERSION" .
     docker image list "$REGISTRY.azurecr.io/windlass"
     az acr login --name "$REGISTRY"
     docker push "$REGISTRY.azurecr.io/windlass:$VERSION"

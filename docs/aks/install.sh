@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs or upgrades the host: `install.sh VALUES.yaml …`. Shows what would be done first, and waits until the new pod is ready.
+# Installs or upgrades the host: `install.sh VALUES.yaml …`. Shows what would be done first, and waits until the new pod is ready. Needs Azure, or any cluster and registry.
 set -euo pipefail
 cd "$(dirname "$0")"
 # shellcheck source=settings.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What is going on: the pod, its events, the last lines of its log, and the health report.
+# What is going on: the pod, its events, the last lines of its log, and the health report. Needs a cluster.
 set -euo pipefail
 cd "$(dirname "$0")"
 # shellcheck source=settings.sh

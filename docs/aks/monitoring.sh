@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Logs to Azure Monitor, metrics to managed Prometheus, on a cluster that is there.
+# Logs to Azure Monitor, metrics to managed Prometheus, on a cluster that is there. Needs Azure.
 set -euo pipefail
 cd "$(dirname "$0")"
 # shellcheck source=settings.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# An Azure Files share for plugins and the Secret that mounts it: `plugins-share.sh FILE.wasm …` uploads. The account's name is yours to set.
+# An Azure Files share for plugins and the Secret that mounts it: `plugins-share.sh FILE.wasm …` uploads. The account's name is yours to set. Needs Azure.
 set -euo pipefail
 cd "$(dirname "$0")"
 # shellcheck source=settings.sh

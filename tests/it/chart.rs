@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use windlass_tests::root;
+use windlass_tests::{Scene, root};
 
 #[path = "../../xtask/src/chart/schema.rs"]
 mod schema;
@@ -31,6 +31,7 @@ fn chart_image_and_host_have_one_version() {
         ("charts/windlass/Chart.yaml", format!("\nappVersion: \"{version}\"\n")),
         ("Dockerfile", format!("org.opencontainers.image.version=\"{version}\"")),
         ("docs/aks/settings.sh", format!("VERSION:-{version}}}")),
+        ("docs/aks.md", format!("release.yml@refs/tags/v{version} #")),
     ];
     for (path, wanted) in places {
         assert!(read(path).contains(&wanted), "{path} does not say {wanted:?}");
@@ -95,4 +96,105 @@ fn no_mount_of_the_chart_is_a_sub_path() {
         let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
         assert!(!code.concat().contains("subPath"), "{}", entry.path().display());
     }
+}
+
+/// What the schema refuses of windlass.yaml the host refuses too, in the words that each case has behind `# host:`.
+#[test]
+fn the_host_refuses_what_the_charts_schema_refuses_of_it() {
+    let mut count = 0;
+    for entry in fs::read_dir(root().join("tests/chart/refused")).unwrap().flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        let Some(words) = text.lines().find_map(|line| line.strip_prefix("# host: ")) else { continue };
+        let scene = Scene::new();
+        scene.configure(&text);
+        let output = scene.windlass(&["check"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{}: {said}", entry.path().display());
+        assert!(said.contains(words), "{}: `{words}` is not in: {said}", entry.path().display());
+        count += 1;
+    }
+    assert!(count >= 8, "only {count} cases say what the host says");
+}
+
+/// The names of all keys below this schema that take a number.
+fn numeric(schema: &serde_json::Value, found: &mut Vec<String>) {
+    let properties = schema["properties"].as_object();
+    for (name, key) in properties.into_iter().flatten() {
+        let is_number = key["type"] == "number" || key["anyOf"].as_array().is_some_and(|any| !any.is_empty());
+        if is_number {
+            found.push(name.clone());
+        }
+        numeric(key, found);
+    }
+}
+
+#[test]
+fn every_number_of_the_configuration_is_sent_through_helm() {
+    let schema = windlass_core::config::json_schema();
+    let mut names = Vec::new();
+    numeric(&schema["$defs"]["plugin"], &mut names);
+    numeric(&schema, &mut names);
+    assert!(names.len() > 20, "{names:?}");
+    let sent = read("tests/chart/numbers.yaml");
+    for name in names {
+        assert!(sent.contains(&format!("{name}: ")), "the test bed does not send `{name}` through helm");
+    }
+}
+
+#[test]
+fn the_request_of_the_chart_is_the_one_that_the_host_reads() {
+    let template = read("charts/windlass/templates/deployment.yaml");
+    let variable = "WINDLASS_CPU_REQUEST";
+    let from = template.split(variable).nth(1).unwrap().split("{{- end }}").next().unwrap();
+    // A divisor of one: whole cores, rounded up by the kubelet.
+    assert!(from.contains("resource: requests.cpu, divisor: \"1\""), "{from}");
+    let lanes = |request: Option<&str>| {
+        let scene = Scene::new();
+        let config = scene.configure("plugins: {}\n").display().to_string();
+        // Folders without a limit, whatever limit this machine has.
+        fs::write(scene.path().join("cpu.max"), "max 100000\n").unwrap();
+        fs::write(scene.path().join("membership"), "0::/\n").unwrap();
+        let file = |name: &str| scene.path().join(name).display().to_string();
+        let mut check = std::process::Command::new(windlass_tests::binary());
+        check.args(["check", "--config", &config, "--cgroup-root", &file("")]);
+        check.args(["--cgroup-membership", &file("membership")]).env_remove(variable);
+        if let Some(request) = request {
+            check.env(variable, request);
+        }
+        let output = check.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = said.lines().find_map(|line| line.trim().strip_prefix("limits.lanes")).unwrap().trim().to_owned();
+        line.parse::<usize>().unwrap()
+    };
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(lanes(None), cores);
+    assert_eq!((lanes(Some("1")), lanes(Some("250m"))), (1, 1));
+    assert_eq!((lanes(Some("2")), lanes(Some("1500m"))), (2, 2));
+}
+
+#[test]
+fn what_the_chart_renders_is_taken_by_the_host() {
+    let mut count = 0;
+    for entry in fs::read_dir(root().join("tests/chart/snapshots")).unwrap().flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        let block = text.split("\n  windlass.yaml: |\n").nth(1).unwrap();
+        let lines = block.lines().take_while(|line| line.starts_with("    ")).map(|line| &line[4..]);
+        let scene = Scene::new();
+        let conf_d = scene.path().join("conf.d");
+        fs::create_dir(&conf_d).unwrap();
+        let yaml = lines.collect::<Vec<_>>().join("\n");
+        let yaml = yaml.replace("/etc/windlass/conf.d", &conf_d.display().to_string());
+        fs::write(scene.path().join("windlass.yaml"), yaml).unwrap();
+        let output = scene.windlass(&["check"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("limits.lanes"), "{}: {said}{error}", entry.path().display());
+        // Neither plugins nor keys are on this machine; nothing else may be wrong.
+        let wrong = said
+            .lines()
+            .find(|line| line.contains("problem:") && !line.contains("cannot be read") && !line.contains("is missing"));
+        assert_eq!(wrong, None, "{}", entry.path().display());
+        count += 1;
+    }
+    assert!(count >= 7, "{count} snapshots");
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::steps::{self, Steps, command, target_folder};
+use crate::steps::{self, Steps, command};
 use crate::{Result, bench, demo, links, prepare, test, testbed};
 
 /// The cargo-deny that licences and sources are checked with.
@@ -73,23 +73,13 @@ fn all(steps: &mut Steps) -> Result<test::Count> {
         Ok(())
     })?;
     licences(steps)?;
-    testbed::all(steps, false)?;
+    testbed::all(steps, &target, false)?;
     Ok(count)
 }
 
 /// Licences, sources and advisories, by cargo-deny.
 fn licences(steps: &mut Steps) -> Result<()> {
-    let tools = target_folder().join("tools");
-    let deny = tools.join("bin/cargo-deny");
-    if !deny.exists() {
-        steps.step("installing cargo-deny", "about 5 minutes", || {
-            let root = tools.display().to_string();
-            steps::run(command(
-                "cargo",
-                &["install", "--locked", "--quiet", "--version", DENY, "--root", &root, "cargo-deny"],
-            ))
-        })?;
-    }
+    let deny = prepare::cargo_tool(steps, "cargo-deny", DENY)?;
     let deny = deny.display().to_string();
     steps.step("licences and sources", "", || {
         steps::run(command(&deny, &["--all-features", "check", "bans", "licenses", "sources"]))

@@ -1,4 +1,4 @@
-//! Relative links in Markdown must lead to something.
+//! The documentation as the bed and CI read it: relative links must lead to something, and marked blocks are run as they stand.
 
 use std::fs;
 use std::path::Path;
@@ -21,6 +21,14 @@ pub(crate) fn check() -> Result<()> {
         }
     }
     if broken.is_empty() { Ok(()) } else { Err(broken.join("\n")) }
+}
+
+/// The fenced block behind `<!-- test: NAME -->` in a page.
+pub(crate) fn block(page: &str, name: &str) -> Result<String> {
+    let text = fs::read_to_string(root().join(page)).map_err(|error| format!("{page}: {error}"))?;
+    let behind = text.split(&format!("<!-- test: {name} -->")).nth(1);
+    let fenced = behind.and_then(|behind| behind.split("```").nth(1)).and_then(|fenced| fenced.split_once('\n'));
+    fenced.map(|(_, block)| block.to_owned()).ok_or_else(|| format!("{page} has no block `{name}`"))
 }
 
 /// The targets of a text's relative links, without anchors.

@@ -9,6 +9,7 @@ mod counterparts;
 mod demo;
 mod links;
 mod prepare;
+mod release;
 mod steps;
 mod test;
 mod testbed;
@@ -28,6 +29,8 @@ cargo xtask COMMAND
   build                          build the host, the example plugins and the tests' guests
   chart-schema [--check]         make the schema of the chart's values from `windlass schema`, or check that it is up to date
   testbed [--update]             prove of chart and image what a machine without a cluster can; --update stores the snapshots anew
+  release STAGE [--tag vVERSION] one stage of a release, as the workflow calls it, into target/dist
+  release --dry-run              all of them, but for the upload; --target TRIPLE for another architecture
   ci                             what CI runs: format, lints, licences, documentation, tests, short benchmarks, the test bed
 ";
 
@@ -57,6 +60,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         }
         Some("chart-schema") => chart::run(rest),
         Some("testbed") => testbed::run(rest),
+        Some("release") => release::run(rest),
         Some("ci") => ci::run(),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");

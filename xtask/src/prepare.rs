@@ -1,6 +1,8 @@
 //! What has to be there before anything is built or tested: a compiler for C, disk, rustup's targets, a registry. Adds what it can,
 //! and says what it cannot.
 
+use std::path::PathBuf;
+
 use crate::steps::{self, Steps};
 use crate::{Result, build};
 
@@ -61,7 +63,8 @@ fn install(program: &str, package: &str) -> bool {
     installed && steps::is_there(program)
 }
 
-fn add_target(target: &str) -> Result<()> {
+/// Has a target of rustup's, to build for.
+pub(crate) fn add_target(target: &str) -> Result<()> {
     if !steps::is_there("rustup") {
         let folder = steps::output(steps::command("rustc", &["--print", "target-libdir", "--target", target]))?;
         if std::path::Path::new(folder.trim()).is_dir() {
@@ -75,6 +78,20 @@ fn add_target(target: &str) -> Result<()> {
     }
     eprintln!("adding the target {target}");
     steps::output(steps::command("rustup", &["target", "add", target])).map(|_| ())
+}
+
+/// A tool of cargo's at one version, installed below the folder that cargo builds in.
+pub(crate) fn cargo_tool(steps: &mut Steps, name: &str, version: &str) -> Result<PathBuf> {
+    let root = steps::target_folder().join("tools").join(format!("{name}-{version}"));
+    let tool = root.join("bin").join(name);
+    if !tool.exists() {
+        steps.step(&format!("installing {name}"), "some minutes", || {
+            let root = root.display().to_string();
+            let install = ["install", "--locked", "--quiet", "--version", version, "--root", &root, name];
+            steps::run(steps::command("cargo", &install))
+        })?;
+    }
+    Ok(tool)
 }
 
 fn check_disk() -> Result<()> {

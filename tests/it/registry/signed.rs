@@ -8,6 +8,7 @@ use windlass_tests::{Host, Scene, guest};
 
 use super::real::{Registry, openssl};
 use super::{base64, digest, good};
+use crate::docs::{block, shell};
 
 /// Makes `NAME.key` and `NAME.pub`, as `cosign generate-key-pair` does but for the password.
 pub fn key(folder: &Path, name: &str) {
@@ -152,6 +153,35 @@ fn an_artifact_runs_if_it_is_signed_by_one_of_the_keys() {
     let said = description(&host, "other-bytes");
     assert!(said.contains(&two) && said.contains(&moved), "{said}");
     assert!(host.plugin("unsigned")["version"].is_null() && host.plugin("unsigned")["lastRuns"][0].is_null());
+}
+
+#[test]
+fn a_pipeline_as_the_guide_has_it_makes_what_a_host_takes() {
+    let Some(registry) = Registry::start() else { return };
+    let scene = Scene::new();
+    fs::write(scene.path().join("hello.wasm"), guest("heartbeat")).unwrap();
+    key(scene.path(), "cosign");
+    let here = |text: &str| text.replace("$REGISTRY.azurecr.io", &registry.address).replace("$BUILD", "7");
+    let script = here(&block("docs/aks.md", "a pipeline, pushed"));
+    let [push, sign, pull] = script.lines().collect::<Vec<_>>()[..] else { panic!("{script}") };
+    // cosign itself is not here: what it is asked for is written down, and what it would leave is left in its place.
+    assert!(sign.starts_with("cosign sign --yes --key cosign.key \"${reference#oci://}\""), "{sign}");
+    let said = shell(&scene, &format!("{push}\necho \"signing ${{reference#oci://}}\""), "target");
+    let signing = said.lines().find_map(|line| line.strip_prefix("signing ")).unwrap();
+    let (repository, manifest) =
+        signing.strip_prefix(&format!("{}/", registry.address)).unwrap().split_once('@').unwrap();
+    let pull = pull.replace("$reference", &format!("oci://{signing}"));
+    let refused = std::panic::catch_unwind(|| shell(&scene, &pull, "target"));
+    assert!(refused.is_err(), "it is taken before it is signed");
+    cosign_2(&registry, repository, scene.path(), "cosign", manifest);
+    shell(&scene, &pull, "target");
+    assert_eq!(fs::read(scene.path().join("checked.wasm")).unwrap(), guest("heartbeat"));
+    // And the host runs it, configured as the guide has it.
+    let yaml = block("docs/aks.md", "what a pipeline made")
+        .replace("myregistry.azurecr.io", &registry.address)
+        .replace("/etc/windlass-keys/cosign.pub", &scene.path().join("cosign.pub").display().to_string());
+    let host = scene.run(&yaml);
+    assert_eq!(host.wait_for_run("hello")["outcome"], "Succeeded");
 }
 
 #[test]

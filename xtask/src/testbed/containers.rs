@@ -27,13 +27,13 @@ network_backend = \"netavark\"
 ";
 
 /// The store.
-pub(super) struct Containers {
+pub(crate) struct Containers {
     folder: PathBuf,
 }
 
 impl Containers {
     /// A store in the bed's folder; what an earlier bed left there is kept.
-    pub(super) fn new(tools: &Tools) -> Result<Containers> {
+    pub(crate) fn new(tools: &Tools) -> Result<Containers> {
         let folder = tools.folder.join("containers");
         let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
         fs::create_dir_all(&folder).map_err(failed)?;
@@ -47,7 +47,7 @@ impl Containers {
     }
 
     /// A command on this store.
-    pub(super) fn command(&self, program: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = command(program, arguments);
         command.env("CONTAINERS_CONF", self.folder.join("containers.conf"));
         command.env("CONTAINERS_STORAGE_CONF", self.folder.join("storage.conf"));
@@ -55,7 +55,7 @@ impl Containers {
     }
 
     /// Runs podman and returns what it printed.
-    pub(super) fn podman(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn podman(&self, arguments: &[&str]) -> Result<String> {
         steps::output(self.command("podman", arguments)).map(|said| said.trim().to_owned())
     }
 
@@ -139,6 +139,19 @@ impl<'a> Pod<'a> {
     /// One field of what podman knows of the container.
     pub(super) fn inspect(&self, format: &str) -> Result<String> {
         self.containers.podman(&["inspect", &self.name(), "--format", format])
+    }
+
+    /// The digest of the binary that runs in it.
+    pub(super) fn binary(&self) -> Result<String> {
+        let running = format!("/proc/{}/exe", self.inspect("{{.State.Pid}}")?);
+        let said = steps::output(command("sha256sum", &[&running]))?;
+        Ok(said.split(' ').next().unwrap_or_default().to_owned())
+    }
+
+    /// The folder on this machine that is mounted as the ConfigMap.
+    pub(super) fn config_map(&self) -> Result<PathBuf> {
+        let volume = format!("{}-windlass", self.release);
+        self.containers.podman(&["volume", "inspect", &volume, "--format", "{{.Mountpoint}}"]).map(PathBuf::from)
     }
 
     /// Sends a signal.

@@ -8,23 +8,32 @@ use serde_json::Value as Json;
 use super::containers::Containers;
 use super::registry::Registry;
 use super::tools::Tools;
-use crate::steps::{self, command, root};
+use crate::steps::{self, command};
 use crate::{Result, build, chart};
 
 const SIZE_MOST_MIB: u64 = 60;
+/// This machine's, as images name it.
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 const ZONES: &str = "/usr/share/zoneinfo";
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Builds it and pushes it to the registry; returns its name there, without a tag. Tagged twice: an upgrade needs two.
+/// Builds it twice, which must make the same layers, and once more around another binary, which must not: an upgrade needs two. Pushes them to
+/// the registry as `one` and `two`, and returns the image's name there, without a tag.
 pub(super) fn make(tools: &Tools, containers: &Containers, registry: &Registry) -> Result<(String, String)> {
-    let files = assemble(tools)?;
+    let files = tools.folder.join("image");
+    assemble(&files, &build::host_binary())?;
     let name = format!("{}/windlass", registry.host());
-    let first = bud(containers, &files, &format!("{name}:one"))?;
-    let second = bud(containers, &files, &format!("{name}:two"))?;
-    if first != second {
-        return Err(format!("the same files make different layers: {first} and {second}"));
+    let first = bud(containers, &files, &format!("{name}:one"), ARCHITECTURE)?;
+    let again = bud(containers, &files, &format!("{name}:one"), ARCHITECTURE)?;
+    if first != again {
+        return Err(format!("the same files make different layers: {first} and {again}"));
     }
     let proved = inspect(containers, &files, &format!("{name}:one"))?;
+    let other = tools.folder.join("other-image");
+    assemble(&other, &build::wedge_binary())?;
+    if bud(containers, &other, &format!("{name}:two"), ARCHITECTURE)? == first {
+        return Err("two binaries make the same layers".to_owned());
+    }
     for tag in ["one", "two"] {
         let (from, to) = (format!("{name}:{tag}"), format!("docker://{name}:{tag}"));
         steps::output(containers.command("buildah", &["push", "--tls-verify=false", &from, &to]))?;
@@ -34,28 +43,28 @@ pub(super) fn make(tools: &Tools, containers: &Containers, registry: &Registry) 
     Ok((name, proved))
 }
 
-/// What the Dockerfile's first stage leaves in /files, from what is here: its base image cannot be had everywhere.
-fn assemble(tools: &Tools) -> Result<std::path::PathBuf> {
-    let folder = tools.folder.join("image");
-    let _ = fs::remove_dir_all(&folder);
+/// What the Dockerfile's first stage leaves in /files, around a binary: its base image cannot be had everywhere, and a release ships the
+/// binary that was tested.
+pub(crate) fn assemble(folder: &Path, binary: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(folder);
     let files = folder.join("files");
     for part in ["usr/bin", "usr/share", "etc/ssl/certs", "plugins"] {
         fs::create_dir_all(files.join(part)).map_err(|error| format!("{}: {error}", files.display()))?;
     }
     let copy =
         |from: &str, to: &str| steps::output(command("cp", &["-r", from, &files.join(to).display().to_string()]));
-    copy(&build::host_binary().display().to_string(), "usr/bin/windlass")?;
+    copy(&binary.display().to_string(), "usr/bin/windlass")?;
     copy(ZONES, "usr/share/")?;
     copy(CERTIFICATES, "etc/ssl/certs/")?;
     for (file, text) in [("passwd", "windlass:x:65532:65532::/:\n"), ("group", "windlass:x:65532:\n")] {
         fs::write(files.join("etc").join(file), text).map_err(|error| error.to_string())?;
     }
-    Ok(folder)
+    Ok(())
 }
 
 /// The Dockerfile itself, with its first stage replaced by a folder. Returns the layers' digests.
-fn bud(containers: &Containers, files: &Path, tag: &str) -> Result<String> {
-    let stage = format!("build={}", files.display());
+pub(crate) fn bud(containers: &Containers, files: &Path, tag: &str, architecture: &str) -> Result<String> {
+    let (stage, platform) = (format!("build={}", files.display()), format!("linux/{architecture}"));
     let build = [
         "bud",
         "--quiet",
@@ -66,6 +75,8 @@ fn bud(containers: &Containers, files: &Path, tag: &str) -> Result<String> {
         "--timestamp",
         "0",
         "--no-cache",
+        "--platform",
+        &platform,
         "--build-context",
         &stage,
         "--tag",
@@ -78,10 +89,7 @@ fn bud(containers: &Containers, files: &Path, tag: &str) -> Result<String> {
 
 /// The image of plugins as the guide for AKS shows it, around one file.
 pub(super) fn plugins(tools: &Tools, containers: &Containers) -> Result<String> {
-    let guide = fs::read_to_string(root().join("docs/aks.md")).map_err(|error| format!("docs/aks.md: {error}"))?;
-    let block = guide.split("<!-- test: an image of plugins -->").nth(1).and_then(|rest| rest.split("```").nth(1));
-    let text =
-        block.and_then(|block| block.strip_prefix("dockerfile\n")).ok_or("docs/aks.md shows no image of plugins")?;
+    let text = crate::links::block("docs/aks.md", "an image of plugins")?;
     let folder = tools.folder.join("plugins-image");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     fs::write(folder.join("Dockerfile"), text).map_err(|error| error.to_string())?;

@@ -1,9 +1,10 @@
 //! `cargo xtask testbed`: as much of `helm install` on Kubernetes as a machine without a cluster can prove. It prints what it proved, what
 //! it could not for want of a tool, and what only a cluster can.
 
+mod change;
 mod chart;
 mod containers;
-mod image;
+pub(crate) mod image;
 mod kubelet;
 mod registry;
 mod scenarios;
@@ -12,18 +13,20 @@ mod tools;
 
 use std::process::ExitCode;
 
+use crate::release::Release;
 use crate::steps::{self, Steps, command};
 use crate::{Result, build, prepare};
-use containers::Containers;
+pub(crate) use containers::Containers;
 use registry::Registry;
+pub(crate) use registry::package as package_chart;
 use scenarios::Stage;
-use tools::Tools;
+pub(crate) use tools::Tools;
 
 /// What a cluster proves and this does not.
 const CLUSTER: &str = "\
-only a cluster proves: admission, scheduling, an image volume, disks and Azure Files as volumes, fsGroup, workload identity, a ConfigMap's change
-reaching the pod, NetworkPolicy, PodMonitor, and that the real kubelet does what the bed's own does; and the Dockerfile's first stage, whose base
-image comes from a registry";
+only a cluster proves: admission, scheduling, an image volume, disks and Azure Files as volumes, fsGroup, workload identity, NetworkPolicy, PodMonitor,
+that the real kubelet does what the bed's own does, and that it brings a ConfigMap's change into the pod's folder; and, here, the Dockerfile's first
+stage, whose base image comes from a registry";
 
 /// How long the thousand spin, and the forty compile.
 const SPIN_S: u64 = 75;
@@ -36,19 +39,23 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     };
     let mut steps = Steps::new(10);
     let target = prepare::run(&mut steps)?;
+    build::wedge(&mut steps, &target)?;
     build::host(&mut steps, &target)?;
     build::guests(&mut steps)?;
-    let outcome = all(&mut steps, is_update);
+    let outcome = all(&mut steps, &target, is_update);
     steps.table();
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
 /// All of it. An error is something that was disproved; what could not be tried is printed at the end.
-pub(crate) fn all(steps: &mut Steps, is_update: bool) -> Result<()> {
+pub(crate) fn all(steps: &mut Steps, target: &str, is_update: bool) -> Result<()> {
     let tools = steps.step("tools for the test bed", "about a minute the first time", Tools::gather)?;
     let mut proved = Vec::new();
     steps.step("the chart: lint, snapshots, refusals, numbers", "", || chart_alone(&tools, is_update, &mut proved))?;
-    steps.step("the guides' scripts", "", || scripts(&tools, &mut proved))?;
+    steps.step("the guides' scripts, the Dockerfile, the workflows", "", || {
+        scripts(&tools, &mut proved)?;
+        lints(&tools, &mut proved)
+    })?;
     if tools.has_registry && !tools.helms.is_empty() {
         let registry = Registry::start(&tools)?;
         let version = crate::chart::version()?;
@@ -58,6 +65,7 @@ pub(crate) fn all(steps: &mut Steps, is_update: bool) -> Result<()> {
             pods(steps, &tools, &registry, &mut proved)?;
         }
     }
+    proved.extend(Release::of_shipped(target)?.rehearse(steps, &tools)?);
     eprintln!("\nproved");
     proved.iter().for_each(|one| eprintln!("  {one}"));
     tools.missing.iter().for_each(|one| eprintln!("!! NOT PROVED, for want of a tool: {one}"));
@@ -103,6 +111,19 @@ fn scripts(tools: &Tools, proved: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
+fn lints(tools: &Tools, proved: &mut Vec<String>) -> Result<()> {
+    if let Some(hadolint) = &tools.hadolint {
+        steps::output(command(&hadolint.display().to_string(), &["--failure-threshold", "style", "Dockerfile"]))?;
+        proved.push("hadolint: the Dockerfile".to_owned());
+    }
+    if let Some(zizmor) = &tools.zizmor {
+        let workflows = ["--offline", "--quiet", "--no-progress", ".github/workflows"];
+        steps::output(command(&zizmor.display().to_string(), &workflows))?;
+        proved.push("zizmor: the workflows have no known weakness".to_owned());
+    }
+    Ok(())
+}
+
 fn pods(steps: &mut Steps, tools: &Tools, registry: &Registry, proved: &mut Vec<String>) -> Result<()> {
     let containers = Containers::new(tools)?;
     let (image, said) = steps.step("the image", "", || image::make(tools, &containers, registry))?;
@@ -112,7 +133,7 @@ fn pods(steps: &mut Steps, tools: &Tools, registry: &Registry, proved: &mut Vec<
     let stage = Stage { tools, containers: &containers, helm, chart: registry.chart(), version, image };
     let _plugins = stage.plugins()?;
     steps.step("the pod, upgrades and drains", "about half a minute", || {
-        for scenario in [scenarios::as_rendered, scenarios::upgrade, scenarios::drain] {
+        for scenario in [scenarios::as_rendered, change::of_the_config_map, scenarios::upgrade, scenarios::drain] {
             proved.push(scenario(&stage)?);
         }
         Ok(())

@@ -1,14 +1,17 @@
 //! A real OCI registry on a loopback port: the chart is packaged, pushed, pulled and installed (dry) from it, and so is the image.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use super::chart::RELEASE;
 use super::containers::{free_port, get};
 use super::tools::{Helm, Tools};
-use crate::steps::{self, command};
+use crate::steps::{self, command, root, target_folder};
 use crate::{Result, chart};
+
+const GUIDE: &str = "docs/from-dotnet-worker.md";
 
 /// The registry. Ended when it is dropped.
 pub(super) struct Registry {
@@ -70,13 +73,7 @@ pub(super) fn round_trip(tools: &Tools, registry: &Registry, version: &str) -> R
         let folder = tools.folder.join(format!("packages-{}", helm.major));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let into = folder.display().to_string();
-        steps::output(helm.command(&["package", &chart::folder().display().to_string(), "--destination", &into]))?;
-        let package = folder.join(format!("windlass-{version}.tgz"));
-        let listing = steps::output(command("tar", &["-tzf", &package.display().to_string()]))?;
-        if listing.contains("values.schema.in.json") || !listing.contains("values.schema.json") {
-            return Err(format!("the package holds the wrong files:\n{listing}"));
-        }
+        let package = package(helm, &folder)?;
         let repository = format!("oci://{}/charts", registry.host());
         steps::output(helm.command(&["push", &package.display().to_string(), &repository, "--plain-http"]))?;
         let pulled = folder.join("pulled").display().to_string();
@@ -93,12 +90,47 @@ pub(super) fn round_trip(tools: &Tools, registry: &Registry, version: &str) -> R
     Ok(())
 }
 
+/// Packages the chart into a folder, and looks at what is in it.
+pub(crate) fn package(helm: &Helm, folder: &Path) -> Result<PathBuf> {
+    let into = folder.display().to_string();
+    steps::output(helm.command(&["package", &chart::folder().display().to_string(), "--destination", &into]))?;
+    let package = folder.join(format!("windlass-{}.tgz", chart::version()?));
+    let listing = steps::output(command("tar", &["-tzf", &package.display().to_string()]))?;
+    if listing.contains("values.schema.in.json") || !listing.contains("values.schema.json") {
+        return Err(format!("the package holds the wrong files:\n{listing}"));
+    }
+    Ok(package)
+}
+
+/// The look before the installation, as the guide has it, with the values that the other guide begins with.
+fn as_the_guide_looks(helm: &Helm) -> Result<()> {
+    let guide = fs::read_to_string(root().join(GUIDE)).map_err(|error| format!("{GUIDE}: {error}"))?;
+    let shown = "install windlass charts/windlass --values values.yaml --dry-run=client --debug";
+    if !guide.contains(&format!("`helm {shown}`")) {
+        return Err(format!("{GUIDE} does not look before it installs: helm {shown}"));
+    }
+    let values = target_folder().join("testbed/values.yaml");
+    let text = crate::links::block("docs/aks.md", "the least values")?;
+    fs::write(&values, text).map_err(|error| format!("{}: {error}", values.display()))?;
+    let shown = shown.replace("values.yaml", &values.display().to_string());
+    let said = steps::output(helm.command(&shown.split(' ').collect::<Vec<_>>()))?;
+    for wanted in
+        ["source: file:heartbeat.wasm", "configMap: { name: plugins }", "port-forward deploy/windlass 8080:8080"]
+    {
+        if !said.contains(wanted) {
+            return Err(format!("what helm {shown} shows has no `{wanted}`:\n{said}"));
+        }
+    }
+    Ok(())
+}
+
 /// A dry installation with the notes that the user gets. Helm 3 asks a cluster even then, so that it only renders.
 fn install(helm: &Helm, registry: &Registry, version: &str) -> Result<()> {
     if helm.major == 3 {
         let template = ["template", RELEASE, &registry.chart(), "--version", version, "--plain-http"];
         return steps::output(helm.command(&template)).map(|_| ());
     }
+    as_the_guide_looks(helm)?;
     let plugins = "plugins={\"heartbeat\":{\"source\":\"file:heartbeat.wasm\",\"every\":\"5s\"}}";
     let chart = registry.chart();
     let install =

@@ -1,6 +1,7 @@
 //! The image in the chart's pod, under the chart's probes: what a kubelet would see and do.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -52,7 +53,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Renders the chart out of the registry, and starts its pod.
-    fn pod(&self, release: &str, tag: &str, values: Json) -> Result<Pod<'a>> {
+    pub(super) fn pod(&self, release: &str, tag: &str, values: impl Display) -> Result<Pod<'a>> {
+        Pod::play(self.containers, self.tools, release, &self.render(release, tag, values)?)
+    }
+
+    /// The chart out of the registry with these values, which are YAML or JSON, and the image with this tag.
+    pub(super) fn render(&self, release: &str, tag: &str, values: impl Display) -> Result<String> {
         let file = self.tools.folder.join(format!("{release}-values.json"));
         std::fs::write(&file, values.to_string()).map_err(|error| format!("{}: {error}", file.display()))?;
         let image = format!("image.repository={}", self.image);
@@ -73,11 +79,10 @@ impl<'a> Stage<'a> {
             "--set",
             "pluginsVolume.existingClaim=plugins",
         ];
-        let rendered = crate::steps::output(self.helm.command(&render))?;
-        Pod::play(self.containers, self.tools, release, &rendered)
+        crate::steps::output(self.helm.command(&render))
     }
 
-    fn watch(&self, release: &str, values: Json) -> Result<Watch<'a>> {
+    fn watch(&self, release: &str, values: impl Display) -> Result<Watch<'a>> {
         let pod = self.pod(release, "one", values)?;
         let mut kubelet = Kubelet::new(&pod.container)?;
         kubelet.started(Duration::ZERO);
@@ -151,6 +156,12 @@ pub(super) fn as_rendered(stage: &Stage<'_>) -> Result<String> {
             return Err(format!("{format} of the pod's container is {got}, and should be {wanted}"));
         }
     }
+    // 250m, rounded up to a whole core by whoever starts the pod, and from there to the lanes.
+    let variables = pod.inspect("{{.Config.Env}}")?;
+    let lanes = pod.log()?.iter().find_map(|line| line["lanes"].as_u64());
+    if !variables.contains("WINDLASS_CPU_REQUEST=1") || lanes != Some(1) {
+        return Err(format!("a request of 250m should make 1 lane, and made {lanes:?}: {variables}"));
+    }
     stage.containers.podman(&["exec", &pod.name(), "windlass", "health"])?;
     let (answer, report) = pod.ask("/health", Duration::from_secs(2));
     if answer != Answer::Status(200) || !report.contains("\"heartbeat\"") {
@@ -164,7 +175,8 @@ pub(super) fn as_rendered(stage: &Stage<'_>) -> Result<String> {
     if code != 0 {
         Err(format!("after SIGTERM it ended with {code}"))
     } else {
-        Ok("the pod as rendered: limits, user, read-only root, no capability; exit 0 after SIGTERM".to_owned())
+        Ok("the pod as rendered: limits, user, read-only root, no capability, lanes by its CPU request; exit 0 after SIGTERM"
+            .to_owned())
     }
 }
 
@@ -177,10 +189,11 @@ pub(super) fn upgrade(stage: &Stage<'_>) -> Result<String> {
             "persistence": { "enabled": true, "existingClaim": "data" }
         })
     };
-    let mut lives = Vec::new();
+    let (mut lives, mut binaries) = (Vec::new(), Vec::new());
     for (number, tag) in ["one", "two", "one"].into_iter().enumerate() {
         let pod = stage.pod("upgraded", tag, values())?;
         pod.wait_until_ready(Duration::from_secs(30))?;
+        binaries.push(pod.binary()?);
         if number == 0 {
             second_host_is_refused(stage, values())?;
         }
@@ -202,8 +215,11 @@ pub(super) fn upgrade(stage: &Stage<'_>) -> Result<String> {
     if !all.is_sorted() || distinct.len() != all.len() {
         return Err(format!("runs of three hosts one after the other overlap: {lives:?}"));
     }
+    if !matches!(binaries.as_slice(), [one, two, back] if one == back && one != two) {
+        return Err(format!("it should be one binary, another, and the first again: {binaries:?}"));
+    }
     Ok(format!(
-        "upgrade and rollback of the image over the same data, {} runs of a one-second schedule: none twice",
+        "upgrade to an image with another binary and back, over the same data, {} runs of a one-second schedule: none twice",
         all.len()
     ))
 }
@@ -258,23 +274,32 @@ pub(super) fn spinning(stage: &Stage<'_>, seconds: u64) -> Result<String> {
     ))
 }
 
-/// `escalate: OnUnhealthy` and a job that always fails, under the values of a classic worker's probe: six failures, a restart, and no loop.
+/// `escalate: OnUnhealthy` and a job that always fails, under the values of a classic worker's probe as the guide has them: six failures, a
+/// restart, and no loop; and `describe` shows what the guide says.
 pub(super) fn escalating(stage: &Stage<'_>) -> Result<String> {
-    let values = json!({
-        "plugins": { "crashes": {
-            "source": "file:actor.wasm", "every": "1s", "backoffLimit": 0,
-            "config": { "act": "panics" }, "health": { "escalate": "OnUnhealthy", "failureThreshold": 2 },
-        } },
-        "livenessProbe": { "failureThreshold": 6, "periodSeconds": 5, "timeoutSeconds": 15, "initialDelaySeconds": 30 },
-        "config": { "drainSeconds": 2 },
-    });
+    const GUIDE: &str = "docs/from-dotnet-worker.md";
+    let shown = crate::links::block(GUIDE, "a crashing worker")?;
+    let crashes = r#""file:crashes.wasm""#;
+    let values = shown.replace(crashes, r#""file:actor.wasm", config: { act: panics }"#);
+    if values == shown {
+        return Err(format!("{GUIDE}: the crashing worker is not {crashes}"));
+    }
+    let values = values + "config: { drainSeconds: 2 }\n";
     let mut watch = stage.watch("crashes", values)?;
     watch.until(Duration::from_secs(120), |kubelet, _| kubelet.restarts == 1)?;
     let again = watch.began.elapsed();
     // Long enough for another six failures, if it were a loop.
     watch.until(Duration::from_secs(120), |_, now| now > again + Duration::from_secs(65))?;
     let kubelet = &watch.kubelet;
-    eprintln!("{}", describe(&kubelet.events));
+    let described = describe(&kubelet.events);
+    eprintln!("{described}");
+    for line in crate::links::block(GUIDE, "what describe shows")?.lines().filter(|line| !line.trim().is_empty()) {
+        let (reason, message) = line.trim().split_once(' ').ok_or("a line of describe is one word")?;
+        let is_there = |said: &str| said.trim_start().starts_with(reason) && said.ends_with(message.trim());
+        if !described.lines().any(is_there) {
+            return Err(format!("{GUIDE} shows `{line}`, and describe does not:\n{described}"));
+        }
+    }
     let failures = kubelet.count("Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 503");
     if kubelet.restarts != 1 || failures != 6 || kubelet.count("Killing", "failed liveness probe") != 1 {
         return Err(format!("{failures} failures and {} restarts:\n{}", kubelet.restarts, describe(&kubelet.events)));
@@ -343,7 +368,9 @@ pub(super) fn drain(stage: &Stage<'_>) -> Result<String> {
     let until = Instant::now() + Duration::from_secs(30);
     loop {
         let (_, report) = pod.ask("/metrics", Duration::from_secs(5));
-        let began = pod.ask("/health", Duration::from_secs(5)).1.matches("running since").count();
+        // A start was skipped because the run before it is still there.
+        let skipped = report.lines().filter(|line| line.starts_with("windlass_skipped_starts_total"));
+        let began = skipped.filter(|line| line.contains("\"StillRunning\"") && !line.ends_with(" 0")).count();
         if began == 20 {
             break;
         }

