@@ -405,12 +405,14 @@ pub enum Note {
         /// When the next attempt is, if there is one.
         retry_at: Option<Timestamp>,
     },
-    /// A start did not happen.
+    /// Starts did not happen: one, or several in a row.
     Skipped {
         /// Whose.
         plugin: PluginName,
-        /// When it was due.
+        /// When the first of them was due.
         due: Timestamp,
+        /// How many.
+        times: u64,
         /// Why.
         reason: SkipReason,
     },

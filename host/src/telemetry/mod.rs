@@ -86,15 +86,15 @@ pub fn note(note: &Note) {
                 ended!(Level::WARN);
             }
         }
-        Note::Skipped { plugin, due, reason } => {
+        Note::Skipped { plugin, due, times, reason } => {
             let due = due.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
             // A suspended plugin skips every start, as it was told to.
             match reason {
                 SkipReason::Suspended | SkipReason::Quarantined => {
-                    tracing::debug!(plugin = plugin.as_str(), due, reason = reason.name(), "start skipped");
+                    tracing::debug!(plugin = plugin.as_str(), due, times, reason = reason.name(), "start skipped");
                 }
                 SkipReason::StillRunning | SkipReason::DeadlineMissed | SkipReason::HostDown => {
-                    tracing::info!(plugin = plugin.as_str(), due, reason = reason.name(), "start skipped");
+                    tracing::info!(plugin = plugin.as_str(), due, times, reason = reason.name(), "start skipped");
                 }
             }
         }

@@ -18,7 +18,7 @@ test prints (`-- faults --nocapture`). This page is made from the tests' own tab
 fn page() -> String {
     let mut page = HEAD.to_owned();
     page += &format!(
-        "In every row three other plugins run each {} ms. *Punctual* means: each run that was due took place, none was skipped, half of them \
+        "In every row three other plugins run each {} ms. *Punctual* means: each run that was due took place, none was skipped but while the host itself was stopped, half of them \
          were over within {} ms of when they were due and every one within {} s, on a machine that does other things as well. \
          All the while `/health/live` is probed over fresh connections, and every probe was answered with 200 within {} s. \
          *Well again* is how long it takes at most from when the fault begins (or, for what is done to the host, ends) until the run \

@@ -17,7 +17,9 @@ impl PluginState {
         let (Some(config), Some(due)) = (self.config.clone(), self.next_due.take()) else { return };
         let kind = match config.trigger {
             Trigger::Every(period) => {
-                self.next_due = Some(next_of(due, period, context.now));
+                let (next, missed) = next_of(due, period, context.now);
+                self.next_due = Some(next);
+                self.miss(missed, later(due, period), &config, context);
                 TriggerKind::Every
             }
             Trigger::Once => TriggerKind::Once,
@@ -101,9 +103,28 @@ impl PluginState {
     }
 
     pub(super) fn skip(&mut self, pending: &Pending, reason: SkipReason, context: &mut Context<'_>) {
-        *self.totals.skipped.entry(reason).or_default() += 1;
-        let (plugin, due) = (self.name.clone(), pending.due.wall);
-        context.actions.push(Action::Note(Note::Skipped { plugin, due, reason }));
+        self.skip_times(1, pending.due, reason, context);
+    }
+
+    /// The times that went by while nobody looked: the host stood still, or was late by more than a period. One start makes up for all
+    /// of them.
+    fn miss(&mut self, times: u64, first: Now, config: &Plugin, context: &mut Context<'_>) {
+        let is_quarantined =
+            self.quarantine.as_ref().is_some_and(|it| it.until.is_some_and(|until| until.mono > context.now.mono));
+        let reason = match (config.suspend, is_quarantined) {
+            (true, _) => SkipReason::Suspended,
+            (false, true) => SkipReason::Quarantined,
+            (false, false) => SkipReason::HostDown,
+        };
+        if times > 0 {
+            self.skip_times(times, first, reason, context);
+        }
+    }
+
+    fn skip_times(&mut self, times: u64, first: Now, reason: SkipReason, context: &mut Context<'_>) {
+        *self.totals.skipped.entry(reason).or_default() += times;
+        let (plugin, due) = (self.name.clone(), first.wall);
+        context.actions.push(Action::Note(Note::Skipped { plugin, due, times, reason }));
     }
 
     pub(super) fn start(&mut self, pending: Pending, is_trial: bool, context: &mut Context<'_>) {
@@ -210,11 +231,12 @@ impl PluginState {
     }
 }
 
-/// The next time after `now` that lies a whole number of periods after `due`: what was missed is not made up for in a burst.
-fn next_of(due: Now, period: Duration, now: Now) -> Now {
+/// The next time after `now` that lies a whole number of periods after `due`, and how many such times went by between the two: what was
+/// missed is not made up for in a burst.
+fn next_of(due: Now, period: Duration, now: Now) -> (Now, u64) {
     let late = now.mono.since(due.mono);
     let missed = late.as_nanos() / period.as_nanos().max(1);
     let ahead = period.saturating_mul(u32::try_from(missed + 1).unwrap_or(u32::MAX));
     let mono = due.mono + ahead;
-    later(now, mono.since(now.mono))
+    (later(now, mono.since(now.mono)), u64::try_from(missed).unwrap_or(u64::MAX))
 }

@@ -153,12 +153,18 @@ fn every_runs_from_start_to_start_and_makes_up_for_nothing() {
     story.pass(10 * SECOND);
     assert_eq!(story.started.len(), 1);
     story.end(Outcome::Succeeded);
-    // The host is stopped for 35 s and then goes on: one start, and the phase is kept.
+    // The host is stopped for 35 s and then goes on: one start, the others are told, and the phase is kept.
     story.jump(35 * SECOND);
     let first = story.actions.len();
     story.supervisor.tick(story.now, &mut story.actions);
     story.collect(first);
     assert_eq!(story.started.len(), 1);
+    let missed = story.actions.iter().find_map(|action| match action {
+        Action::Note(Note::Skipped { times, reason, .. }) => Some((*times, *reason)),
+        _ => None,
+    });
+    assert_eq!(missed, Some((2, SkipReason::HostDown)), "30 and 40 s: the one at 20 is made up for");
+    assert_eq!(story.view().totals.skipped[&SkipReason::HostDown], 2);
     story.end(Outcome::Succeeded);
     story.pass(5 * SECOND);
     assert_eq!(story.started.len(), 1, "at 50 s, as ever");
