@@ -11,7 +11,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::choices::Choices;
 use crate::compile::{self, Compiler};
 use crate::core::config::{Config, amount};
-use crate::core::event::Event;
 use crate::core::health::Snapshot;
 use crate::core::supervisor::Supervisor;
 use crate::driver::{self, Clock, Inbox, Parts};
@@ -270,8 +269,7 @@ fn open_store(data_dir: &Path, inbox: &Inbox) -> Option<Arc<Store>> {
         Ok(store) => Some(Arc::new(store)),
         Err(error) => {
             let problem = format!("{error:#}: no artifact is kept for a restart");
-            tracing::warn!(problem, "the host has a problem");
-            inbox.send(driver::Message::Event(Event::HostFault { key: "artifacts", problem: Some(problem) }));
+            inbox.host_fault("artifacts", Some(problem));
             None
         }
     }
@@ -280,12 +278,7 @@ fn open_store(data_dir: &Path, inbox: &Inbox) -> Option<Arc<Store>> {
 /// The cache of compiled code; without it everything is compiled, and the entry `windlass` says why.
 fn open_cache(data_dir: &Path, inbox: &Arc<Inbox>) -> Option<compile::Cache> {
     let inbox = inbox.clone();
-    let report = move |problem: Option<String>| {
-        if let Some(problem) = &problem {
-            tracing::warn!(problem, "the host has a problem");
-        }
-        inbox.send(driver::Message::Event(Event::HostFault { key: "compile-cache", problem }));
-    };
+    let report = move |problem| inbox.host_fault("compile-cache", problem);
     match compile::Cache::open(data_dir, compile::CACHE_BYTES, Box::new(report.clone())) {
         Ok(cache) => {
             cache.sweep();

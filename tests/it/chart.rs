@@ -22,22 +22,6 @@ fn the_schema_of_the_charts_values_is_made_from_the_hosts_own() {
     assert!(read(path) == made, "{path} is old: cargo xtask chart-schema");
 }
 
-#[test]
-fn chart_image_and_host_have_one_version() {
-    let workspace = read("Cargo.toml");
-    let version = workspace.split("[workspace.package]\nversion = \"").nth(1).unwrap().split('"').next().unwrap();
-    let places = [
-        ("charts/windlass/Chart.yaml", format!("\nversion: {version}\n")),
-        ("charts/windlass/Chart.yaml", format!("\nappVersion: \"{version}\"\n")),
-        ("Dockerfile", format!("org.opencontainers.image.version=\"{version}\"")),
-        ("docs/aks/settings.sh", format!("VERSION:-{version}}}")),
-        ("docs/aks.md", format!("release.yml@refs/tags/v{version} #")),
-    ];
-    for (path, wanted) in places {
-        assert!(read(path).contains(&wanted), "{path} does not say {wanted:?}");
-    }
-}
-
 /// The values by path: default and comment. Each has a comment, which the first assertion keeps.
 fn values() -> Vec<(String, String, String)> {
     let (mut values, mut comment, mut path) = (Vec::new(), String::new(), Vec::<(usize, String)>::new());

@@ -9,8 +9,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use windlass_core::time::Timestamp;
+use windlass_tests::schedule::Count;
 use windlass_tests::telling::{Between, Told, telling, told};
 use windlass_tests::{Host, Scene, is_long};
 
@@ -61,14 +60,6 @@ fn whatever_is_swapped_every_run_is_accounted_for() {
     }
     eprintln!("seed {}: {:?} in {:?}", seed.0, soak.done, began.elapsed());
     soak.each_run_is_accounted_for();
-}
-
-/// How far a plugin's schedule has come.
-struct Count {
-    /// Runs that ended or go on, and starts that were skipped.
-    accounted: f64,
-    skipped: f64,
-    next_due_ms: f64,
 }
 
 impl Soak {
@@ -212,19 +203,13 @@ impl Soak {
     }
 
     fn count(&self, name: &str) -> Count {
-        let plugin = self.host.plugin(name);
-        let sum = |of: &Value| of.as_object().unwrap().values().filter_map(Value::as_f64).sum::<f64>();
-        let skipped = sum(&plugin["totals"]["skipped"]);
-        let running = plugin["running"].as_array().unwrap().len() as f64;
-        let next = plugin["nextRun"].as_str().unwrap().parse::<Timestamp>().unwrap();
-        let accounted = sum(&plugin["totals"]["runs"]) + running + skipped;
-        Count { accounted, skipped, next_due_ms: next.as_millisecond() as f64 }
+        Count::of(&self.host.plugin(name))
     }
 
     /// Each start that was due took place, or was skipped with a reason. Trial runs are more than the schedule has.
     fn each_due_time_is_accounted_for(&mut self, name: &str, first: &Count) {
         let last = self.count(name);
-        let due = ((last.next_due_ms - first.next_due_ms) / PERIOD_MS).round();
+        let due = last.due_since(first, PERIOD_MS);
         let plugin = self.host.plugin(name);
         let accounted = last.accounted - first.accounted;
         eprintln!("{name}: {due} were due, {} of them skipped", last.skipped - first.skipped);

@@ -5,6 +5,7 @@
 pub mod cgroup;
 mod groups;
 mod mount;
+pub mod schedule;
 pub mod telling;
 
 use std::fs;
@@ -391,7 +392,12 @@ impl Host {
 
     /// Waits until everything is loaded or refused.
     pub fn wait_until_ready(&self) {
-        let until = Instant::now() + PATIENCE;
+        self.wait_until_ready_within(PATIENCE);
+    }
+
+    /// The same with another patience.
+    pub fn wait_until_ready_within(&self, patience: Duration) {
+        let until = Instant::now() + patience;
         while self.get("/health/ready").0 != 200 {
             assert!(Instant::now() < until, "not ready: {:?}", self.get("/health/ready"));
             std::thread::sleep(Duration::from_millis(20));

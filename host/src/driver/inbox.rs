@@ -89,6 +89,14 @@ impl Inbox {
         }
     }
 
+    /// Logs a problem of the host's own and has it shown in the entry `windlass`, or takes it back.
+    pub fn host_fault(&self, key: &'static str, problem: Option<String>) {
+        if let Some(problem) = &problem {
+            tracing::warn!(problem, "the host has a problem");
+        }
+        self.send(Message::Event(Event::HostFault { key, problem }));
+    }
+
     /// Takes all messages into `batch`, which must be empty; sleeps for at most `patience` if there are none.
     pub(super) fn take(&self, batch: &mut VecDeque<Message>, patience: Duration) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);

@@ -342,10 +342,7 @@ impl Shared {
         let problem =
             kept.err().map(|error| format!("{error:#}: plugins run, and a rollback does not outlive a restart"));
         if self.keeping_fails.swap(problem.is_some(), Ordering::Relaxed) != problem.is_some() {
-            if let Some(problem) = &problem {
-                tracing::warn!(problem, "the host has a problem");
-            }
-            self.inbox.send(Message::Event(Event::HostFault { key: "kept-versions", problem }));
+            self.inbox.host_fault("kept-versions", problem);
         }
     }
 

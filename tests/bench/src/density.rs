@@ -1,7 +1,7 @@
 //! What a loaded plugin weighs: resident memory of a host with many idle plugins made from ten artifacts. The artifacts are small, so that
 //! what the compiler leaves behind does not hide what is weighed.
 
-use windlass_tests::{Scene, guest};
+use windlass_tests::{Scene, guest, marked};
 
 use crate::report::Report;
 
@@ -23,7 +23,7 @@ pub(crate) fn run(short: bool) -> Report {
 fn resident_kib(plugins: usize) -> f64 {
     let mut scene = Scene::new();
     for number in 0..ARTIFACTS {
-        scene = scene.file(&format!("a{number}.wasm"), &marked(guest("succeeds"), number as u8));
+        scene = scene.file(&format!("a{number}.wasm"), &marked(guest("succeeds"), number as u32));
     }
     let mut yaml = String::from("defaults: { continuous: true, suspend: true }\nplugins:\n");
     for number in 0..plugins {
@@ -36,10 +36,4 @@ fn resident_kib(plugins: usize) -> f64 {
     let (_, metrics) = host.get("/metrics");
     let line = metrics.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes ")).unwrap();
     line.parse::<f64>().unwrap() / 1024.0
-}
-
-/// The same artifact with other bytes: a custom section of one byte at its end.
-fn marked(mut wasm: Vec<u8>, mark: u8) -> Vec<u8> {
-    wasm.extend([0, 3, 1, b'm', mark]);
-    wasm
 }

@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use windlass_tests::{Host, Scene, binary, guest, marked};
 
@@ -111,10 +111,6 @@ fn start(guests: &[&str], plugins: u32, data: &Path) -> Host {
     command.args(["-c", ENTER]).arg(binary());
     let config = scene.configure(&yaml).display().to_string();
     let host = Host::start_as(command, scene, &["run".to_owned(), "--config".to_owned(), config], &[]);
-    let until = Instant::now() + COMPILES;
-    while host.get("/health/ready").0 != 200 {
-        assert!(Instant::now() < until, "{plugins} plugins do not become ready");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    host.wait_until_ready_within(COMPILES);
     host
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use windlass::core::time::Timestamp;
+use windlass_tests::schedule::{Count, millis};
 use windlass_tests::telling::{Between, telling, told};
 use windlass_tests::{Host, Scene};
 
@@ -19,14 +19,6 @@ struct Run {
     due_ms: i64,
     version: u64,
     late_ms: f64,
-}
-
-/// How far a plugin's schedule has come.
-struct Count {
-    /// Runs that ended or go on, and starts that were skipped.
-    accounted: f64,
-    skipped: f64,
-    next_due_ms: f64,
 }
 
 pub(crate) fn run(short: bool) -> Report {
@@ -43,7 +35,7 @@ pub(crate) fn run(short: bool) -> Report {
     let mut host = scene.run(&yaml);
     host.wait_until_ready();
     let mut runs = BTreeMap::new();
-    let first = count(&watch(&host, &mut runs, Duration::from_secs(2), |_| false));
+    let first = Count::of(&watch(&host, &mut runs, Duration::from_secs(2), |_| false));
     for swap in 1..=swaps {
         let beside = file.with_extension("new");
         fs::write(&beside, telling(swap + 1, Between::Nothing)).unwrap();
@@ -51,8 +43,8 @@ pub(crate) fn run(short: bool) -> Report {
         let is_live = |plugin: &Value| plugin["lastRuns"][0]["version"].as_u64() == Some(u64::from(swap) + 1);
         watch(&host, &mut runs, Duration::from_secs(30), is_live);
     }
-    let last = count(&watch(&host, &mut runs, Duration::from_secs(1), |_| false));
-    let due = ((last.next_due_ms - first.next_due_ms) / PERIOD_MS).round();
+    let last = Count::of(&watch(&host, &mut runs, Duration::from_secs(1), |_| false));
+    let due = last.due_since(&first, PERIOD_MS);
     let missing = due - (last.accounted - first.accounted);
     let (mut swapped, mut unswapped) = (Vec::new(), Vec::new());
     let (mut version, mut dues, mut doubled) = (1, BTreeMap::new(), 0.0);
@@ -107,21 +99,6 @@ fn watch(host: &Host, runs: &mut BTreeMap<u64, Run>, patience: Duration, is_it: 
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-fn count(plugin: &Value) -> Count {
-    let sum = |of: &Value| of.as_object().unwrap().values().filter_map(Value::as_f64).sum::<f64>();
-    let skipped = sum(&plugin["totals"]["skipped"]);
-    let running = plugin["running"].as_array().unwrap().len() as f64;
-    Count {
-        accounted: sum(&plugin["totals"]["runs"]) + running + skipped,
-        skipped,
-        next_due_ms: millis(&plugin["nextRun"]) as f64,
-    }
-}
-
-fn millis(at: &Value) -> i64 {
-    at.as_str().unwrap().parse::<Timestamp>().unwrap().as_millisecond()
 }
 
 /// The seconds of a .NET time span shorter than a minute.

@@ -23,6 +23,7 @@ pub(super) fn check(tag: Option<&str>) -> Result<String> {
         ("charts/windlass/Chart.yaml", format!("\nappVersion: \"{version}\"\n")),
         ("Dockerfile", format!("org.opencontainers.image.version=\"{version}\"")),
         ("docs/aks/settings.sh", format!("VERSION:-{version}}}")),
+        ("docs/aks.md", format!("release.yml@refs/tags/v{version} #")),
         ("docs/aks.md", format!("cosign verify ghcr.io/windlass-run/windlass:{version} ")),
     ];
     for (path, wanted) in places {

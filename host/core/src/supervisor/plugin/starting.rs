@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::measured::Measured;
 use super::super::run::{GRACE, Pending, Phase, Run};
-use super::{Context, Life, PluginState, Quarantine, TRIGGERS_WAITING, later};
+use super::{Context, Life, PluginState, TRIGGERS_WAITING, later};
 use crate::config::{Concurrency, Plugin, Trigger};
 use crate::event::{Action, Note, Payload, Start, TriggerKind};
 use crate::name::{Digest, RunId, VersionNumber};
@@ -53,18 +53,23 @@ impl PluginState {
         self.start_or_skip(pending, &config, context);
     }
 
-    pub(super) fn start_or_skip(&mut self, pending: Pending, config: &Plugin, context: &mut Context<'_>) {
-        if config.suspend {
-            return self.skip(&pending, SkipReason::Suspended, context);
+    /// Why nothing of it may start now, whatever else runs.
+    fn withheld(&self, config: &Plugin, now: Now) -> Option<SkipReason> {
+        let is_quarantined = self.quarantine.as_ref().is_some_and(|quarantine| match quarantine.until {
+            Some(until) => until.mono > now.mono,
+            // Its trial run goes on.
+            None => !self.runs.is_empty(),
+        });
+        match (config.suspend, is_quarantined) {
+            (true, _) => Some(SkipReason::Suspended),
+            (false, true) => Some(SkipReason::Quarantined),
+            (false, false) => None,
         }
-        match self.quarantine {
-            Some(Quarantine { until: Some(until), .. }) if until.mono > context.now.mono => {
-                return self.skip(&pending, SkipReason::Quarantined, context);
-            }
-            Some(Quarantine { until: None, .. }) if !self.runs.is_empty() => {
-                return self.skip(&pending, SkipReason::Quarantined, context);
-            }
-            Some(_) | None => {}
+    }
+
+    pub(super) fn start_or_skip(&mut self, pending: Pending, config: &Plugin, context: &mut Context<'_>) {
+        if let Some(reason) = self.withheld(config, context.now) {
+            return self.skip(&pending, reason, context);
         }
         if config.starting_deadline.is_some_and(|limit| context.now.mono.since(pending.due.mono) > limit) {
             return self.skip(&pending, SkipReason::DeadlineMissed, context);
@@ -109,14 +114,8 @@ impl PluginState {
     /// The times that went by while nobody looked: the host stood still, or was late by more than a period. One start makes up for all
     /// of them.
     fn miss(&mut self, times: u64, first: Now, config: &Plugin, context: &mut Context<'_>) {
-        let is_quarantined =
-            self.quarantine.as_ref().is_some_and(|it| it.until.is_some_and(|until| until.mono > context.now.mono));
-        let reason = match (config.suspend, is_quarantined) {
-            (true, _) => SkipReason::Suspended,
-            (false, true) => SkipReason::Quarantined,
-            (false, false) => SkipReason::HostDown,
-        };
         if times > 0 {
+            let reason = self.withheld(config, context.now).unwrap_or(SkipReason::HostDown);
             self.skip_times(times, first, reason, context);
         }
     }
